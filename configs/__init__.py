@@ -1,0 +1,1 @@
+"""Run configurations: each file defines `get_config(arg="")` and holds numbers and strings only."""

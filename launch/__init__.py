@@ -1,0 +1,1 @@
+"""Thin mains behind the `umit` command: flags -> config -> one call."""
