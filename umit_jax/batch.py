@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     vision_index_BS: Array
 
 
-_DTYPES = Batch(*(np.dtype(d) for d in "i4 i4 i4 i4 f4 i4 u1 i4 i4 i4".split()))
+_DTYPES = Batch(*(np.dtype(d) for d in ["i4", "i4", "i4", "i4", "f4", "i4", "u1", "i4", "i4", "i4"]))
 
 
 def batch_shapes(rows: int, tokens: int, patches: int, patch_values: int) -> Batch:
