@@ -1,0 +1,64 @@
+"""Keys that every training config has, with their defaults; the stage files change what differs.
+
+The paper gives neither learning rates nor batch sizes nor epochs: those here are ours.
+"""
+
+import ml_collections
+
+
+def data() -> ml_collections.ConfigDict:
+    """Where samples come from and how they become packed rows."""
+    return ml_collections.ConfigDict(
+        {
+            "sources": (),  # ((shard directory, weight = times per epoch), ...)
+            "split": "train",
+            "tasks": (),  # () takes every task of the sources
+            "row_tokens": 4096,
+            "row_patches": 8192,
+            "rows": 256,  # rows in a global batch
+            "min_pixels": 4 * 28 * 28,
+            "max_pixels": 602112,  # 768 tokens an image, the paper's evaluation setting
+            "total_pixels": 4 * 602112,  # over all media of a sample
+            "volume_as": "video",  # video (temporal patch 2) or slices (one image each)
+            "oversize": "shrink",  # a sample too large for a row: shrink, drop or error
+            "window": 16384,  # samples that are packed together
+            "workers": 0,  # decoding processes; 0 decodes in threads
+            "prefetch": 4,  # batches decoded ahead
+        }
+    )
+
+
+def train() -> ml_collections.ConfigDict:
+    """A training config without its stage's choices."""
+    return ml_collections.ConfigDict(
+        {
+            "seed": 0,
+            "steps": 10_000,
+            "log_every": 1,
+            "log_samples": False,
+            "checkpoint_every": 500,
+            "keep": 3,
+            "model": "2b",
+            "model_overrides": ml_collections.ConfigDict(),
+            "init_from": "",  # workdir or checkpoint whose parameters (not optimizer) this run starts from
+            "tokenizer": "",  # directory with tokenizer.json; "" takes init_from's, or trains one on the corpus
+            "vocab_size": 16_000,  # of a tokenizer trained here
+            "data": data(),
+            "optimizer": {
+                "learning_rate": 1e-5,
+                "warmup_steps": 100,
+                "schedule": "cosine",
+                "final_fraction": 0.1,
+                "weight_decay": 0.01,
+                "b1": 0.9,
+                "b2": 0.95,
+                "clip_norm": 1.0,
+                "patterns": ((".*", 1.0),),  # (path pattern, learning-rate multiplier or None = frozen), first match
+            },
+            "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
+            "compute_dtype": "bfloat16",  # float32 on CPU, where bfloat16 is slower
+            "remat": "full",
+            "loss_chunk": 1024,
+            "attention": "blockwise",
+        }
+    )

@@ -1,0 +1,27 @@
+"""Evaluation on held-out records: which shards, which tasks, how many tokens an answer may take."""
+
+import ml_collections
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    if arg:
+        raise ValueError(f"eval: takes no argument, found {arg!r}")
+    return ml_collections.ConfigDict(
+        {
+            "seed": 0,
+            "sources": (),  # (shard directory, ...)
+            "split": "test",
+            "baseline_split": "train",  # what the naive baseline learns from
+            "tasks": ("vqa", "report", "classification", "detection", "landmark"),
+            "limit": 0,  # records per source, evenly spaced; 0 takes all
+            "rows": 32,  # prompts generated together
+            "max_new_tokens": {
+                "vqa": 32,
+                "report": 256,
+                "classification": 24,
+                "detection": 128,
+                "landmark": 24,
+            },
+            "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
+        }
+    )

@@ -1,0 +1,33 @@
+"""The quickstart's runs: a model of a few million parameters that learns from scratch on two CPU cores in minutes.
+
+get_config("stage1") and get_config("stage2"); the shard directories are filled in by `umit quickstart`.
+Everything differs from a pod run only in numbers: the code path is the same.
+"""
+
+import ml_collections
+
+from configs import stage1_align, stage2_instruct
+
+
+def get_config(arg: str) -> ml_collections.ConfigDict:
+    if arg not in ("stage1", "stage2"):
+        raise ValueError(f"quickstart: expected stage1 or stage2, found {arg!r}")
+    config = stage1_align.get_config() if arg == "stage1" else stage2_instruct.get_config()
+    config.model = "quickstart"
+    config.vocab_size = 1024
+    config.compute_dtype = "float32"
+    config.data.update(
+        row_tokens=256,
+        row_patches=512,
+        rows=16,
+        min_pixels=56 * 56,
+        max_pixels=112 * 112,
+        total_pixels=4 * 112 * 112,
+        window=4096,
+    )
+    config.optimizer.update(learning_rate=2e-3, warmup_steps=20, weight_decay=0.05, b2=0.98)
+    config.steps = 100 if arg == "stage1" else 400
+    config.checkpoint_every = 100
+    config.keep = 1
+    config.loss_chunk = 1024
+    return config

@@ -1,0 +1,139 @@
+"""The `umit` command: one table of commands, one place for exit statuses, summaries and error lines.
+
+A command is a module of this package with `add_arguments(parser)` and `run(args) -> summary dict`; modules are
+imported only when their command is asked for, so that `umit --help` answers at once.
+
+| exit status | meaning                                                             |
+| 0           | done                                                                |
+| 1           | failed (training diverged, disk full, ...)                          |
+| 2           | wrong usage or bad input: one line names the file, field or flag    |
+| 75          | preempted after a saved checkpoint: run the same command again      |
+"""
+
+import argparse
+import difflib
+import importlib
+import json
+import logging
+import pathlib
+import sys
+import time
+from typing import Any, NoReturn
+
+from launch import summary
+
+COMMANDS = {
+    "quickstart": ("launch.quickstart", "the whole path on embedded data on one CPU: prepare, train, eval, export"),
+    "prepare": ("launch.prepare", "raw dataset -> Record shards and manifest.json"),
+    "inspect": ("launch.inspect", "what is in a shard set, a checkpoint or a Hugging Face directory"),
+    "train": ("launch.train", "one training stage; the same command again resumes"),
+    "eval": ("launch.evaluate", "generate answers on held-out records and score them"),
+    "score": ("launch.score", "score a predictions.jsonl again, without a model"),
+    "predict": ("launch.predict", "one question about PNG, JPEG, TIFF, DICOM or NIfTI files"),
+    "export": ("launch.export", "checkpoint -> Hugging Face directory"),
+    "import": ("launch.import_hf", "Hugging Face directory -> checkpoint"),
+}
+FAILED, USAGE, PREEMPTED = 1, 2, 75
+
+
+class UsageError(ValueError):
+    """Wrong usage or bad input; the message is one line that names the file, field or flag."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors which name the nearest known flag."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            raise UsageError(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], known)}")
+        return parsed
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint ` (did you mean X?)`, or nothing where no known name is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _overview() -> str:
+    lines = ["usage: umit COMMAND [flags]", "", "commands:"]
+    lines += [f"  {name:<11} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([*lines, "", "umit COMMAND --help explains each."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else USAGE
+    if argv[0] == "--version":
+        from umit_jax import __version__
+
+        print(__version__)
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"umit: unknown command {argv[0]!r}{nearest(argv[0], list(COMMANDS))}", file=sys.stderr)
+        return USAGE
+    debug = "--debug" in argv
+    try:
+        return _run(argv[0], argv[1:])
+    except KeyboardInterrupt:
+        print(f"umit {argv[0]}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        print(f"umit {argv[0]}: {_one_line(error)}", file=sys.stderr)
+        return _status(error)
+
+
+def _run(command: str, argv: list[str]) -> int:
+    _, text = COMMANDS[command]
+    module = importlib.import_module(COMMANDS[command][0])
+    parser = _Parser(prog=f"umit {command}", description=text, allow_abbrev=False)
+    module.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the summary as the last line of stdout")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    # The host side logs to stderr; third-party libraries only from warnings up, and never a file's header values.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("absl", "jax", "orbax", "pydicom", "tensorflow_datasets", "grain"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    started = time.monotonic()
+    result: dict[str, Any] = module.run(args)
+    full = summary.complete(command, vars(args), result, time.monotonic() - started)
+    out = getattr(args, "out", None) or getattr(args, "workdir", None)
+    if out and pathlib.Path(out).is_dir():
+        summary.write(pathlib.Path(out), full)
+    if args.json:
+        print(json.dumps(full, ensure_ascii=False), flush=True)
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    known = isinstance(error, (ValueError, OSError)) and type(error).__module__ != "builtins"
+    return text if known or isinstance(error, (UsageError, OSError)) else f"{type(error).__name__}: {text}"
+
+
+def _status(error: BaseException) -> int:
+    """Bad input (ValueErrors of our own packages, absent files) is 2; everything else is a failure."""
+    from_us = type(error).__module__.split(".")[0] in ("umit_jax", "data_pipelines", "launch", "configs")
+    if type(error).__name__ == "Preempted":
+        return PREEMPTED
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+        return USAGE
+    return USAGE if from_us and isinstance(error, ValueError) else FAILED
+
+
+def entry() -> None:
+    """Console script."""
+    sys.exit(main())

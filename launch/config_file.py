@@ -1,0 +1,63 @@
+"""`--config FILE` and `--config.a.b=value`, read with ml_collections' config_flags; unknown keys are errors."""
+
+import argparse
+import pathlib
+import re
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from launch.cli import UsageError, nearest
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --config and lets --config.KEY=VALUE through to `load`."""
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file; its argument after a colon")
+    parser.epilog = "--config.KEY=VALUE changes one value of the config; KEY is dotted, as in data.rows"
+    parser.set_defaults(overrides=[])
+    original = parser.parse_known_args
+
+    def parse_known_args(args=None, namespace=None):
+        parsed, unknown = original(args, namespace)
+        parsed.overrides = list(parsed.overrides) + [arg for arg in unknown if arg.startswith("--config.")]
+        return parsed, [arg for arg in unknown if not arg.startswith("--config.")]
+
+    parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
+
+
+def load(file: str, overrides: list[str]) -> ml_collections.ConfigDict:
+    """The config of FILE[:ARG] with the overrides applied and its references resolved."""
+    path = pathlib.Path(file.split(":")[0])
+    if not path.is_file():
+        raise UsageError(f"--config: no such file: {path}")
+    for override in overrides:
+        if not re.fullmatch(r"--config\.[\w.]+=.*", override, re.DOTALL):
+            raise UsageError(f"expected --config.KEY=VALUE, found {override}")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    try:
+        # The overrides are checked against the file's own keys before they are applied.
+        values(["umit", f"--config={file}"])
+        base = values["config"].value
+        for override in overrides:
+            _check_key(base, override.split("=")[0].removeprefix("--config."))
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+        values(["umit", f"--config={file}", *overrides])
+        return ml_collections.ConfigDict(values["config"].value.copy_and_resolve_references())
+    except UsageError:
+        raise
+    except (flags.Error, TypeError, ValueError, AttributeError, KeyError, SyntaxError) as error:
+        raise UsageError(f"--config={file}: {' '.join(str(error).split())}") from error
+
+
+def _check_key(config: ml_collections.ConfigDict, dotted: str) -> None:
+    node: Any = config
+    seen = ""
+    for part in dotted.split("."):
+        known = list(node.keys()) if isinstance(node, ml_collections.ConfigDict) else []
+        if part not in known:
+            raise UsageError(f"--config.{dotted}: no key {part!r} in config{seen}{nearest(part, known)}")
+        node, seen = node[part], f"{seen}.{part}"

@@ -1,0 +1,102 @@
+"""`umit eval`: held-out records -> greedy answers -> predictions.jsonl -> scores.json, beside a naive baseline.
+
+The baseline is learned from the targets of the training split of the same shards and travels in predictions.jsonl, so
+that `umit score` repeats everything without a model.
+"""
+
+import argparse
+import json
+import logging
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from launch import config_file, workdir
+from launch.cli import UsageError
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    config_file.add_argument(parser)
+    parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="workdir or one of its checkpoints")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory for predictions and scores")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from launch import model as models
+    from umit_jax.eval.score import read_predictions, score, write_scores
+
+    config = config_file.load(args.config, args.overrides)
+    workdir.find(args.checkpoint)
+    model = models.load(args.checkpoint)
+    args.out.mkdir(parents=True, exist_ok=True)
+    predictions = args.out / "predictions.jsonl"
+    compilations = _write_predictions(predictions, config, model)
+    rows = score(read_predictions(predictions))
+    write_scores(args.out / "scores.json", rows)
+    return {
+        "predictions": str(predictions),
+        "scores": str(args.out / "scores.json"),
+        "n": sum(1 for _ in predictions.open(encoding="utf-8")),
+        "compilations": compilations,
+        "config": json.loads(config.to_json_best_effort()),
+    }
+
+
+def selected(config: Any, directory: pathlib.Path) -> Iterator[Any]:
+    """The records of one shard directory that the config asks for, at most `limit` of them, evenly spaced."""
+    from data_pipelines.shards import open_shards
+
+    records = [r for r in open_shards(directory, config.split) if r.task in config.tasks]
+    step = max(1.0, len(records) / config.limit) if config.limit else 1.0
+    yield from (records[int(i * step)] for i in range(int(len(records) / step)))
+
+
+def _write_predictions(path: pathlib.Path, config: Any, model: Any) -> int:
+    """Generates and writes every prediction aside, then renames; returns how many programs were compiled."""
+    from data_pipelines.example import build_prompt
+    from data_pipelines.shards import open_shards
+    from launch.answers import Question, answer
+    from umit_jax.eval.baseline import fit
+
+    if not config.sources:
+        raise UsageError("--config.sources: no shard directory given, expected (directory, ...)")
+    records, truths = [], []
+    for source in map(pathlib.Path, config.sources):
+        records += selected(config, source)
+        truths += [_identity(r) for r in open_shards(source, config.baseline_split) if r.task in config.tasks]
+    if not records:
+        raise UsageError(f"--config.split: no record of split {config.split!r} for tasks {tuple(config.tasks)}")
+    baseline = fit(truths)
+    questions = [
+        Question(build_prompt(r, model.tokenizer, model.processing), config.max_new_tokens[r.task]) for r in records
+    ]
+    answers, compilations = answer(model, questions, rows=config.rows)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        for record, text in zip(records, answers, strict=True):
+            file.write(json.dumps(_prediction(record, text, baseline), ensure_ascii=False) + "\n")
+    pathlib.Path(file.name).chmod(0o644)
+    pathlib.Path(file.name).replace(path)
+    return compilations
+
+
+def _identity(record: Any) -> dict[str, Any]:
+    keys = ("id", "task", "dataset", "language", "topic", "patient_id", "heldout", "synthetic")
+    return {**{key: getattr(record, key) for key in keys}, "target": record.target}
+
+
+def _prediction(record: Any, text: str, baseline: Any) -> dict[str, Any]:
+    from umit_jax.eval.parse import parse
+
+    item = _identity(record)
+    truth = item.pop("target")
+    return {
+        **item,
+        "prompt": record.turns[-2].text,
+        "text": text,
+        "parsed": parse(text, truth, record.language),
+        "truth": truth,
+        "baseline": baseline.predict({**item, "target": truth}),
+    }

@@ -1,0 +1,35 @@
+"""A trained model as the commands need it: parameters, configuration, tokenizer and image processing together."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from data_pipelines.example import Processing
+from data_pipelines.tokenizer import Tokenizer, load_tokenizer
+from launch import workdir
+from umit_jax.model.config import ModelConfig
+from umit_jax.train.checkpoint import load_params
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    config: ModelConfig
+    params: Any
+    tokenizer: Tokenizer
+    processing: Processing
+    checkpoint: workdir.Checkpoint
+
+
+def load(directory: pathlib.Path, flag: str = "--checkpoint") -> LoadedModel:
+    """The model of a workdir or of one of its checkpoints, parameters in float32."""
+    checkpoint = workdir.find(directory, flag)
+    config, tokenizer, processing = load_companions(checkpoint.model_dir)
+    params = load_params(checkpoint.path, config)
+    return LoadedModel(config, params, tokenizer, processing, checkpoint)
+
+
+def load_companions(model_dir: pathlib.Path) -> tuple[ModelConfig, Tokenizer, Processing]:
+    """Everything of a model but its weights."""
+    config = ModelConfig.from_hf(workdir.read_json(model_dir / "config.json"))
+    processing = Processing.from_json(workdir.read_json(model_dir / "preprocess.json"))
+    return config, load_tokenizer(model_dir), processing

@@ -1,0 +1,109 @@
+"""`umit train`: one stage. Reads top to bottom: tokenizer -> model config -> data stream -> training loop.
+
+The parameters start from, in this order: 1. the newest checkpoint of this workdir (resume, optimizer and data
+position included); 2. config.init_from; 3. random initialisation.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from launch import config_file, workdir
+from launch.cli import UsageError
+from launch.summary import write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    config_file.add_argument(parser)
+    parser.add_argument(
+        "--workdir", type=pathlib.Path, required=True, help="checkpoints and logs; resumes if not empty"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from configs.meshes import mesh_axes
+    from data_pipelines.mixture import make_stream
+    from launch import model as models
+    from umit_jax.parallel.mesh import make_mesh
+    from umit_jax.train.checkpoint import load_params
+    from umit_jax.train.loop import train
+
+    config = config_file.load(args.config, args.overrides)
+    sources = source_weights(config.data.sources)
+    start = workdir.find(pathlib.Path(config.init_from), "--config.init_from") if config.init_from else None
+    model_dir = args.workdir / "model"
+    if not (model_dir / "config.json").is_file():
+        _write_model_dir(model_dir, config, sources, start)
+    model_config, tokenizer, processing = models.load_companions(model_dir)
+    mesh = make_mesh(mesh_axes(config.mesh))
+    stream = make_stream(
+        config.data, sources, tokenizer, processing, seed=config.seed, cache_dir=args.workdir / "cache"
+    )
+    init_params = None if start is None else (lambda shardings: load_params(start.path, model_config, shardings))
+    summary = train(config, model_config, stream, args.workdir, mesh, init_params=init_params)
+    return {**summary, "config": json.loads(config.to_json_best_effort())}
+
+
+def source_weights(sources: Any) -> dict[pathlib.Path, float]:
+    """config.data.sources, ((directory, weight), ...), as a dict; every directory must exist."""
+    pairs = sources.items() if isinstance(sources, ml_collections.ConfigDict) else sources
+    weights = {pathlib.Path(directory): float(weight) for directory, weight in pairs}
+    if not weights:
+        raise UsageError("--config.data.sources: no shard directory given, expected ((directory, weight), ...)")
+    for directory in weights:
+        if not (directory / "manifest.json").is_file():
+            raise UsageError(f"--config.data.sources: {directory} holds no manifest.json: not made by umit prepare")
+    return weights
+
+
+def _write_model_dir(
+    model_dir: pathlib.Path, config: ml_collections.ConfigDict, sources: dict, start: workdir.Checkpoint | None
+) -> None:
+    """Writes everything of the model but its weights, aside and then renamed."""
+    from configs import sizes
+    from data_pipelines.example import Processing
+    from data_pipelines.tokenizer import load_tokenizer, train_sentencepiece
+
+    model_dir.parent.mkdir(parents=True, exist_ok=True)
+    aside = pathlib.Path(tempfile.mkdtemp(dir=model_dir.parent, prefix=".model."))
+    try:
+        if start is not None and not config.tokenizer:
+            shutil.copytree(start.model_dir, aside, dirs_exist_ok=True)
+        elif config.tokenizer:
+            load_tokenizer(pathlib.Path(config.tokenizer)).save(aside)
+        else:
+            train_sentencepiece(_texts(sources), aside, config.vocab_size)
+        if start is not None:
+            shutil.copy(start.model_dir / "config.json", aside / "config.json")
+        else:
+            tokenizer = load_tokenizer(aside)
+            model_config = sizes.model_config(config.model, tokenizer, **config.model_overrides)
+            write_json(aside / "config.json", model_config.to_hf())
+        data = config.data
+        processing = Processing(
+            min_pixels=data.min_pixels,
+            max_pixels=data.max_pixels,
+            total_pixels=data.total_pixels,
+            volume_as=data.volume_as,
+        )
+        write_json(aside / "preprocess.json", processing.to_json())
+        aside.chmod(0o755)
+        aside.rename(model_dir)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _texts(sources: dict[pathlib.Path, float]) -> Iterator[str]:
+    """Every turn of the training split, all tasks: the corpus a tokenizer is trained on."""
+    from data_pipelines.shards import open_shards
+
+    for directory in sources:
+        for record in open_shards(directory, "train"):
+            yield from (turn.text for turn in record.turns)
