@@ -1,0 +1,59 @@
+"""Norms, activations and MLPs. Norms compute in float32 whatever dtype flows around them."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from umit_jax.model.param import Linear, ones, zeros
+
+
+class RMSNorm(nnx.Module):
+    def __init__(self, width: int, eps: float):
+        self.scale = ones((width,), (None,))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        return (x32 * self.scale.get_value()).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    def __init__(self, width: int, eps: float = 1e-6):
+        self.scale = ones((width,), (None,))
+        self.bias = zeros((width,), (None,))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        return (x32 * self.scale.get_value() + self.bias.get_value()).astype(x.dtype)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """x * sigmoid(1.702 x), the activation CLIP was trained with and Qwen2-VL's vision blocks keep."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+class GatedMLP(nnx.Module):
+    """down(silu(gate(x)) * up(x)), without biases (the decoder's)."""
+
+    def __init__(self, width: int, hidden: int, out_std: float):
+        self.gate = Linear({"embed": width}, {"mlp": hidden}, bias=False)
+        self.up = Linear({"embed": width}, {"mlp": hidden}, bias=False)
+        self.down = Linear({"mlp": hidden}, {"embed": width}, bias=False, std=out_std)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class VisionMLP(nnx.Module):
+    """fc2(quick_gelu(fc1(x))) with biases (the vision tower's)."""
+
+    def __init__(self, width: int, hidden: int, out_std: float):
+        self.fc1 = Linear({"vision_embed": width}, {"vision_mlp": hidden}, bias=True)
+        self.fc2 = Linear({"vision_mlp": hidden}, {"vision_embed": width}, bias=True, std=out_std)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(quick_gelu(self.fc1(x)))

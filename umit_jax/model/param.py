@@ -1,0 +1,172 @@
+"""Parameters as plain nested dicts, and every Flax NNX mechanism the model uses.
+
+Modules are built without arrays: each parameter is an nnx.Param around a ShapeDtypeStruct that also carries its
+logical axes and its initial distribution. From that one description come the abstract tree, the axis names and the
+initial values; `bind` puts arrays back in place (nnx.merge). Layers of one kind are one module whose parameters have
+a leading "layers" axis, and `scan_layers` runs them with lax.scan.
+
+Logical axes: layers, vocab, embed, mlp, heads, kv_heads, head_dim (decoder); patch, vision_embed, vision_mlp,
+vision_heads, head_dim (vision tower and projector); None for axes that are never sharded.
+"""
+
+import functools
+import math
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from umit_jax.model.config import ModelConfig
+
+Axes = tuple[str | None, ...]
+Params = dict[str, Any]
+Layer = TypeVar("Layer", bound=nnx.Module)
+
+REMAT = {
+    "none": None,  # keep everything
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep the outputs of linear layers
+    "full": jax.checkpoint_policies.nothing_saveable,  # keep the input of each layer
+}
+
+
+def normal(shape: tuple[int, ...], axes: Axes, std: float) -> nnx.Param:
+    """A parameter drawn from a normal distribution around 0."""
+    return _param(shape, axes, 0.0, std)
+
+
+def zeros(shape: tuple[int, ...], axes: Axes) -> nnx.Param:
+    return _param(shape, axes, 0.0, 0.0)
+
+
+def ones(shape: tuple[int, ...], axes: Axes) -> nnx.Param:
+    return _param(shape, axes, 1.0, 0.0)
+
+
+def _param(shape: tuple[int, ...], axes: Axes, mean: float, std: float) -> nnx.Param:
+    assert len(shape) == len(axes), (shape, axes)
+    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), logical_axes=axes, mean=mean, std=std)  # type: ignore[arg-type]
+
+
+class Linear(nnx.Module):
+    """x @ kernel + bias over one or more input and output axes.
+
+    kernel has the input axes first; it is applied as one (tokens, in) x (in, out) matmul, which XLA:CPU runs faster
+    than the same product with a batch axis. The initial standard deviation is fan_in ** -0.5.
+    """
+
+    def __init__(self, d_in: dict[str, int], d_out: dict[str, int], *, bias: bool, std: float | None = None):
+        shape, axes = (*d_in.values(), *d_out.values()), (*_names(d_in), *_names(d_out))
+        self.kernel = normal(shape, axes, math.prod(d_in.values()) ** -0.5 if std is None else std)
+        self.bias = zeros(tuple(d_out.values()), _names(d_out)) if bias else None
+        self.inputs = len(d_in)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x (..., in) -> (..., out) in the dtype of x."""
+        kernel = self.kernel.get_value()
+        shape = kernel.shape[: self.inputs], kernel.shape[self.inputs :]
+        lead = x.shape[: x.ndim - self.inputs]
+        matrix = kernel.reshape(math.prod(shape[0]), math.prod(shape[1])).astype(x.dtype)
+        y = x.reshape(math.prod(lead), matrix.shape[0]) @ matrix
+        if self.bias is not None:
+            y = y + self.bias.get_value().reshape(-1).astype(x.dtype)
+        return y.reshape(*lead, *shape[1])
+
+
+def _names(axes: dict[str, int]) -> Axes:
+    """Axis names of a Linear; a name starting with "_" is an axis that is never sharded."""
+    return tuple(None if name.startswith("_") else name for name in axes)
+
+
+def stack(layers: int, layer: Layer) -> Layer:
+    """The same module with a leading "layers" axis on every parameter."""
+    graph, state = nnx.split(layer)
+    flat = []
+    for path, leaf in nnx.to_flat_state(state):
+        shape = jax.ShapeDtypeStruct((layers, *leaf.get_value().shape), leaf.get_value().dtype)
+        flat.append((path, leaf.replace(shape, logical_axes=("layers", *leaf.get_metadata()["logical_axes"]))))
+    return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+def scan_layers(
+    body: Callable[[Layer, jax.Array], tuple[jax.Array, Any]], layers: Layer, x: jax.Array, remat: str
+) -> tuple[jax.Array, Any]:
+    """Runs `body(layer, x) -> x, y` through stacked layers; returns the last x and the stacked y.
+
+    remat names what the backward pass keeps of each layer (REMAT).
+    """
+    if remat not in REMAT:
+        raise ValueError(f"remat: expected {' | '.join(REMAT)}, found {remat!r}")
+    graph, state = nnx.split(layers)
+
+    def step(x: jax.Array, params: Params) -> tuple[jax.Array, Any]:
+        return body(nnx.merge(graph, params), x)
+
+    if REMAT[remat] is not None:
+        step = jax.checkpoint(step, policy=REMAT[remat], prevent_cse=False)
+    return jax.lax.scan(step, x, nnx.to_pure_dict(state))
+
+
+def loop_layers(body: Callable[[Layer, jax.Array, Any], Any], layers: Layer, carry: Any) -> Any:
+    """Runs `carry = body(layer, number, carry)` through stacked layers.
+
+    For decoding: what is in the carry (the key-value cache) is updated in place, where scanned inputs and outputs
+    would be copied for every token.
+    """
+    graph, state = nnx.split(layers)
+    params = nnx.to_pure_dict(state)
+    count = jax.tree.leaves(params)[0].shape[0]
+
+    def step(i: jax.Array, carry: Any) -> Any:
+        layer = jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, i, keepdims=False), params)
+        return body(nnx.merge(graph, layer), i, carry)
+
+    return jax.lax.fori_loop(0, count, step, carry)
+
+
+@functools.lru_cache(maxsize=16)
+def _split(config: ModelConfig) -> tuple[Any, Any]:
+    from umit_jax.model.qwen2_vl import Qwen2VL  # the model is built from the pieces above
+
+    return nnx.split(Qwen2VL(config))
+
+
+def _map(config: ModelConfig, make: Callable[[tuple[str, ...], Any], Any]) -> Params:
+    flat = {path: make(path, leaf) for path, leaf in nnx.to_flat_state(_split(config)[1])}
+    tree: Params = {}
+    for path, value in flat.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = value
+    return tree
+
+
+def abstract_params(config: ModelConfig) -> Params:
+    """Nested dict of float32 ShapeDtypeStruct; top-level groups vision, projector, decoder."""
+    return _map(config, lambda _, leaf: leaf.get_value())
+
+
+def logical_axes(config: ModelConfig) -> Params:
+    """The same tree with a tuple of logical axis names per parameter, one per dimension."""
+    return _map(config, lambda _, leaf: leaf.get_metadata()["logical_axes"])
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> Params:
+    """Random float32 parameters. Each depends on the key and its own path only."""
+
+    def make(path: tuple[str, ...], leaf: Any) -> jax.Array:
+        meta, value = leaf.get_metadata(), leaf.get_value()
+        if not meta["std"]:
+            return jnp.full(value.shape, meta["mean"], value.dtype)
+        leaf_key = jax.random.fold_in(key, zlib.crc32("/".join(path).encode()))
+        return meta["mean"] + meta["std"] * jax.random.normal(leaf_key, value.shape, value.dtype)
+
+    return _map(config, make)
+
+
+def bind(config: ModelConfig, params: Params) -> Any:
+    """The model with these parameters (arrays or tracers), ready to call: a umit_jax.model.qwen2_vl.Qwen2VL."""
+    return nnx.merge(_split(config)[0], params)

@@ -1,0 +1,102 @@
+"""Qwen2-VL (arXiv 2409.12191). Read this first.
+
+    uint8 patches -> normalise -> VisionTower -> Projector ─┐ one token per 2x2 patches
+    token ids     -> embedding ──────────────────────────────┴-> Decoder -> hidden states -> head (ops/loss.py)
+
+A model never sees a string, a file or a mesh: it takes a Batch (umit_jax/batch.py), and `bind(config, params)` of
+model/param.py gives it its parameters.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from umit_jax.batch import Batch
+from umit_jax.model.config import ModelConfig
+from umit_jax.model.decoder import Decoder
+from umit_jax.model.projector import Projector
+from umit_jax.model.vision import VisionTower, normalise
+
+
+class Qwen2VL(nnx.Module):
+    def __init__(self, config: ModelConfig):
+        self.config = config
+        self.vision = VisionTower(config.vision)
+        self.projector = Projector(config)
+        self.decoder = Decoder(config)
+
+    def embed(
+        self,
+        batch: Batch,
+        *,
+        compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
+        remat: str = "none",
+        attention: str = "blockwise",
+    ) -> jax.Array:
+        """What the decoder reads, (B, S, D): embedded tokens, with image features where vision_index_BS points."""
+        x_BSD = self.decoder.embed_tokens(batch.tokens_BS, compute_dtype)
+        if batch.patches_BPC.shape[1] == 0:
+            return x_BSD
+        features_BPE = self.vision(
+            normalise(batch.patches_BPC, self.config).astype(compute_dtype),
+            batch.patch_hw_BP2,
+            batch.patch_segments_BP,
+            remat=remat,
+            implementation=attention,
+        )
+        merged_BMD = self.projector(features_BPE)
+        index_BS = batch.vision_index_BS
+        placed_BSD = jax.vmap(lambda merged, index: merged[index])(merged_BMD, jnp.maximum(index_BS, 0))
+        return jnp.where(index_BS[..., None] >= 0, placed_BSD, x_BSD)
+
+    def hidden(
+        self,
+        batch: Batch,
+        *,
+        compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
+        remat: str = "none",
+        attention: str = "blockwise",
+    ) -> jax.Array:
+        """Final hidden states x_BSD in compute_dtype, for training and scoring.
+
+        remat: none | dots | full, what the backward pass keeps of each layer. attention: see ops/attention.py.
+        """
+        x_BSD = self.embed(batch, compute_dtype=compute_dtype, remat=remat, attention=attention)
+        return self.decoder.train(
+            x_BSD, batch.positions_BS3, batch.segments_BS, remat=remat, implementation=attention
+        )
+
+    def prefill(
+        self,
+        batch: Batch,
+        *,
+        compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
+        attention: str = "blockwise",
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """x_BSD, k_LBSKH, v_LBSKH for decoding from these rows (one prompt a row: segments 1, padding 0)."""
+        x_BSD = self.embed(batch, compute_dtype=compute_dtype, attention=attention)
+        return self.decoder.prefill(x_BSD, batch.positions_BS3, batch.segments_BS, implementation=attention)
+
+    def decode_step(
+        self,
+        tokens_B: jax.Array,
+        positions_B: jax.Array,
+        k_LBTKH: jax.Array,
+        v_LBTKH: jax.Array,
+        slot: jax.Array,
+        segments_BT: jax.Array,
+        *,
+        compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """One more text token per row, at the same position on all three axes: x_BD and the updated caches.
+
+        See Decoder.decode_step for slot and segments_BT.
+        """
+        x_B1D = self.decoder.embed_tokens(tokens_B[:, None], compute_dtype)
+        positions_B13 = jnp.broadcast_to(positions_B[:, None, None], (*x_B1D.shape[:2], 3))
+        x_B1D, k, v = self.decoder.decode_step(x_B1D, positions_B13, k_LBTKH, v_LBTKH, slot, segments_BT)
+        return x_B1D[:, 0], k, v
+
+    def head_VD(self) -> jax.Array:
+        """The output layer, one row per token of the vocabulary; the embedding itself where the head is tied."""
+        return self.decoder.head_VD()

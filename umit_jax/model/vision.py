@@ -1,0 +1,76 @@
+"""The vision tower: uint8 patches -> features, attending within one frame of one image.
+
+Patches of a row are those of all its images, in 2x2 block-major order, padded at the end; patch_segments_BP keeps
+images and the frames of a video apart.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from umit_jax.model.config import ModelConfig, VisionConfig
+from umit_jax.model.layers import LayerNorm, VisionMLP
+from umit_jax.model.param import Linear, scan_layers, stack
+from umit_jax.model.rope import Table, rotate, vision_table
+from umit_jax.ops.attention import attention
+
+
+def normalise(patches_BPC: jax.Array, config: ModelConfig) -> jax.Array:
+    """uint8 pixels -> float32 (pixel / 255 - mean) / std, channel by channel; C is (channel, time, y, x)."""
+    each = config.vision.patch_values // config.vision.channels
+    mean = np.repeat(np.asarray(config.image_mean, np.float64), each) * 255
+    std = np.repeat(np.asarray(config.image_std, np.float64), each) * 255
+    return (patches_BPC.astype(jnp.float32) - mean.astype(np.float32)) / std.astype(np.float32)
+
+
+class VisionAttention(nnx.Module):
+    def __init__(self, config: VisionConfig, out_std: float):
+        heads = {"vision_heads": config.heads, "head_dim": config.head_dim}
+        self.qkv = Linear({"vision_embed": config.width}, {"_qkv": 3, **heads}, bias=True)
+        self.proj = Linear(heads, {"vision_embed": config.width}, bias=True, std=out_std)
+
+    def __call__(self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: str) -> jax.Array:
+        q, k, v = jnp.unstack(self.qkv(x_BPE), axis=2)
+        out_BPNH = attention(
+            rotate(q, rope),
+            rotate(k, rope),
+            v,
+            q_segments=segments_BP,
+            k_segments=segments_BP,
+            causal=False,
+            implementation=implementation,
+        )
+        return self.proj(out_BPNH)
+
+
+class VisionBlock(nnx.Module):
+    def __init__(self, config: VisionConfig):
+        hidden = config.width * config.mlp_ratio
+        depth = (2 * config.layers) ** -0.5  # keeps the residual stream's variance independent of depth at the start
+        self.norm1 = LayerNorm(config.width)
+        self.attn = VisionAttention(config, depth * config.width**-0.5)
+        self.norm2 = LayerNorm(config.width)
+        self.mlp = VisionMLP(config.width, hidden, depth * hidden**-0.5)
+
+    def __call__(self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: str) -> jax.Array:
+        x_BPE = x_BPE + self.attn(self.norm1(x_BPE), rope, segments_BP, implementation)
+        return x_BPE + self.mlp(self.norm2(x_BPE))
+
+
+class VisionTower(nnx.Module):
+    def __init__(self, config: VisionConfig):
+        self.config = config
+        self.patch_embed = Linear({"patch": config.patch_values}, {"vision_embed": config.width}, bias=False)
+        self.blocks = stack(config.layers, VisionBlock(config))
+
+    def __call__(
+        self, pixels_BPC: jax.Array, patch_hw_BP2: jax.Array, segments_BP: jax.Array, *, remat: str, implementation: str
+    ) -> jax.Array:
+        """Normalised pixels in the compute dtype -> features (B, P, E). Features of padding mean nothing."""
+        rope = vision_table(patch_hw_BP2, self.config)
+
+        def block(layer: VisionBlock, x_BPE: jax.Array) -> tuple[jax.Array, None]:
+            return layer(x_BPE, rope, segments_BP, implementation), None
+
+        return scan_layers(block, self.blocks, self.patch_embed(pixels_BPC), remat)[0]
