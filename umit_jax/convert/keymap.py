@@ -12,7 +12,7 @@ save_pretrained of transformers 5 also writes; `hub_name` maps the names transfo
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -81,7 +81,7 @@ def tensors(config: ModelConfig) -> Iterator[Tensor]:
     for entry in TABLE:
         if entry.path == "decoder/head/kernel" and config.tied_head:
             continue
-        leaf = params
+        leaf: Any = params
         for key in entry.path.split("/"):
             leaf = leaf[key]
         stacked = "{}" in entry.hf

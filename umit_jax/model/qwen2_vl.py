@@ -62,9 +62,7 @@ class Qwen2VL(nnx.Module):
         remat: none | dots | full, what the backward pass keeps of each layer. attention: see ops/attention.py.
         """
         x_BSD = self.embed(batch, compute_dtype=compute_dtype, remat=remat, attention=attention)
-        return self.decoder.train(
-            x_BSD, batch.positions_BS3, batch.segments_BS, remat=remat, implementation=attention
-        )
+        return self.decoder.train(x_BSD, batch.positions_BS3, batch.segments_BS, remat=remat, implementation=attention)
 
     def prefill(
         self,

@@ -42,7 +42,7 @@ def attention(
     raise ValueError(f"attention: expected {' | '.join(IMPLEMENTATIONS)}, found {implementation!r}")
 
 
-def _xla(q, k, v, q_segments, k_segments, causal: bool, first_query: int = 0):  # noqa: ANN001
+def _xla(q, k, v, q_segments, k_segments, causal: bool, first_query: int = 0):
     (b, s, n, h), (t, kv) = q.shape, k.shape[1:3]
     q = q.reshape(b, s, kv, n // kv, h)
     scores = jnp.einsum("bskgh,btkh->bkgst", q, k, preferred_element_type=jnp.float32) * h**-0.5
@@ -55,7 +55,7 @@ def _xla(q, k, v, q_segments, k_segments, causal: bool, first_query: int = 0):  
     return jnp.where((q_segments > 0)[..., None, None], out, 0)
 
 
-def _blockwise(q, k, v, q_segments, k_segments, causal: bool, block: int = 256):  # noqa: ANN001
+def _blockwise(q, k, v, q_segments, k_segments, causal: bool, block: int = 256):
     s = q.shape[1]
     if not causal or s <= block:
         return _xla(q, k, v, q_segments, k_segments, causal)
