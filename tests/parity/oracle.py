@@ -98,7 +98,7 @@ class Sample:
 
 
 def make_sample(model: Qwen2VLForConditionalGeneration, parts: list, seed: int = 0) -> Sample:
-    """parts: n = n text tokens; (h, w) = an image; (t, h, w) = a video of t frames; sides in pixels, multiples of 28."""
+    """parts: n = n text tokens; (h, w) = an image; (t, h, w) = a video of t frames; sides are multiples of 28."""
     rng = np.random.default_rng(seed)
     processor = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=10**6)
     ids, types, patches, pixels, hws, frames = [], [], [], [], [], []
