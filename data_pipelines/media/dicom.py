@@ -1,0 +1,362 @@
+"""DICOM file -> DicomImage: frames in physical units or RGB, with spacing, position, window and allowed facts.
+
+| stored as                          | becomes                                                                 |
+| MONOCHROME1 / 2, signed or not     | float32 after the modality LUT or slope and intercept (CT: Hounsfield)  |
+| PALETTE COLOR, RGB, YBR, 8-32 bits | uint8 RGB                                                               |
+| single, multi-frame, enhanced      | frames along the first axis, each with its own rescale, window, position |
+
+Every compressed transfer syntax goes through pydicom and its decoders. Headers lie: the size is checked before the
+pixels are read, a shorter stream than the header promises is an error, and no warning or message of a library is
+passed on, since it may quote a patient's data. Overlays are dropped.
+"""
+
+import contextlib
+import dataclasses
+import io
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
+
+from data_pipelines.media import MediaError, deidentify
+from data_pipelines.media.volume import AUTO, apply_window, window_range
+
+MAX_FILE_BYTES = 1 << 31
+MAX_DECODED_BYTES = 1 << 32
+_NOT_IMAGES = {"SEG": "a segmentation, not an image", "RTDOSE": "a dose map, not an image"}
+_NEEDS_SPACING = ("CT", "MR", "PT")  # PixelSpacing is mandatory (type 1) in their image modules
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08", b"\x00\x02")  # a dataset that starts without preamble
+_LOGGERS = ("pydicom", "openjpeg", "libjpeg", "pylibjpeg", "jpeg_ls")
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plane:
+    """Where a frame lies: position_mm of the first pixel's centre and axes_mm (row direction, column direction) as
+    unit vectors, all LPS."""
+
+    position_mm: tuple[float, float, float]
+    axes: tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Voi:
+    """How the file wants grey values shown: the first window (center, width, function), or else a lookup table."""
+
+    window: tuple[float, float, str] | None = None
+    lut: np.ndarray | None = None
+    lut_first: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DicomImage:
+    """frames: float32 (t, h, w) in the modality's units, or uint8 (t, h, w, 3) RGB. spacing_mm: (x, y) or None.
+    planes, vois: one per frame. thickness_mm: between slices as the header states it, or None. inverted: MONOCHROME1.
+    burned_in: see deidentify. facts: what the header may say. series, instance: for grouping only, never written."""
+
+    frames: np.ndarray
+    spacing_mm: tuple[float, float] | None
+    modality: str
+    inverted: bool
+    planes: tuple[Plane | None, ...]
+    vois: tuple[Voi, ...]
+    thickness_mm: float | None
+    burned_in: str
+    facts: dict[str, str | float]
+    patient: str
+    series: str
+    instance: str
+
+    @property
+    def is_rgb(self) -> bool:
+        return self.frames.ndim == 4
+
+    def render(self, window: str = "", frame: int = 0) -> np.ndarray:
+        """uint8 (h, w) or (h, w, 3) of one frame, by a named preset or, without one, as the file asks."""
+        values = self.frames[frame]
+        if self.is_rgb:
+            return values
+        if window:
+            return apply_window(values, *window_range(values, window), self.inverted)
+        return _show(values, self.vois[frame], self.inverted, self.facts.get("BitsStored") == 8)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what pydicom, gdcm and their plugins would log or warn about from reaching anyone; lenient reading."""
+    loggers, settings = [logging.getLogger(name) for name in _LOGGERS], pydicom.config.settings
+    levels, mode = [logger.level for logger in loggers], settings.reading_validation_mode
+    try:
+        import gdcm
+
+        gdcm.Trace.WarningOff()
+        gdcm.Trace.ErrorOff()
+        gdcm.Trace.DebugOff()
+    except ImportError:
+        pass
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        settings.reading_validation_mode = pydicom.config.IGNORE
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        settings.reading_validation_mode = mode
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether the first 132 bytes of a file are a DICOM preamble and prefix."""
+    return head[128:132] == b"DICM"
+
+
+def read_header(source: Path | str | bytes) -> pydicom.Dataset:
+    """The dataset of a file (path, or its bytes). MediaError where it is no DICOM file; FileNotFoundError if absent."""
+    if not isinstance(source, bytes):
+        with open(source, "rb") as file:
+            source = file.read(MAX_FILE_BYTES + 1)
+    if len(source) > MAX_FILE_BYTES:
+        raise MediaError("file too large")
+    if not is_dicom(source[:132]):
+        headless = source[:2] in _FIRST_GROUPS
+        raise MediaError("no transfer syntax" if headless else "not a DICOM file")
+    with quiet():
+        try:
+            return pydicom.dcmread(io.BytesIO(source))
+        except Exception:
+            raise MediaError("damaged DICOM header") from None
+
+
+def read_dicom(source: Path | str | bytes) -> DicomImage:
+    """The image of a file (path, or its bytes). MediaError names why it cannot be used."""
+    dataset = read_header(source)
+    with quiet():
+        try:
+            return _image(dataset)
+        except MediaError:
+            raise
+        except Exception:  # an element of the wrong type surfaces wherever it is first used
+            raise MediaError("damaged DICOM header") from None
+
+
+def _image(dataset: pydicom.Dataset) -> DicomImage:
+    allowed = deidentify.facts(dataset)
+    modality = str(allowed.get("Modality", ""))
+    if modality in _NOT_IMAGES:
+        raise MediaError(_NOT_IMAGES[modality])
+    pixels, photometric = _decode(dataset)
+    if photometric.startswith("MONOCHROME"):
+        frames = np.stack([_to_units(frame, dataset, i) for i, frame in enumerate(pixels)])
+    else:
+        frames = _to_rgb(pixels, photometric, dataset)
+    count = len(frames)
+    spacing = _spacing(dataset)
+    if spacing is None and modality in _NEEDS_SPACING:
+        raise MediaError(f"no pixel spacing ({modality})")
+    return DicomImage(
+        frames=frames,
+        spacing_mm=spacing,
+        modality=modality,
+        inverted=photometric == "MONOCHROME1",
+        planes=tuple(_plane(dataset, i) for i in range(count)),
+        vois=tuple(_voi(dataset, i) for i in range(count)),
+        thickness_mm=_thickness(dataset),
+        burned_in=deidentify.burned_in(dataset),
+        facts=allowed,
+        patient="\x1f".join(str(dataset.get(k) or "") for k in ("IssuerOfPatientID", "PatientID")).strip("\x1f "),
+        series=str(dataset.get("SeriesInstanceUID") or ""),
+        instance=str(dataset.get("SOPInstanceUID") or ""),
+    )
+
+
+def _decode(dataset: pydicom.Dataset) -> tuple[np.ndarray, str]:
+    """Stored values with frames first, (t, h, w) or (t, h, w, 3), and the photometric interpretation they are in."""
+    syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    if not syntax:
+        raise MediaError("no transfer syntax")
+    if not any(keyword in dataset for keyword in _PIXELS):
+        raise MediaError("no pixel data")
+    try:
+        rows, columns = int(dataset.Rows), int(dataset.Columns)
+        count, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel") or 1)
+        size = rows * columns * max(count, 1) * samples * max(int(dataset.BitsAllocated) // 8, 1)
+    except Exception:
+        raise MediaError("damaged DICOM header") from None
+    if min(rows, columns, count, samples) < 1:
+        raise MediaError("empty image")
+    if size > MAX_DECODED_BYTES:
+        raise MediaError("image too large")
+    try:
+        decoder = get_decoder(syntax)
+    except Exception:
+        raise MediaError("unsupported transfer syntax") from None
+    if not syntax.is_compressed and "PixelData" in dataset:
+        stored = len(dataset.PixelData) * (1.5 if "422" in str(dataset.get("PhotometricInterpretation")) else 1)
+        bits = rows * columns * count * samples * int(dataset.BitsAllocated)
+        if stored * 8 < bits:
+            raise MediaError("truncated pixel data")
+    try:
+        pixels, meta = decoder.as_array(dataset)
+    except Exception:
+        raise MediaError("undecodable pixel data") from None
+    expected = (*([count] if count > 1 else []), rows, columns, *([samples] if samples > 1 else []))
+    if pixels.shape != expected:
+        raise MediaError("pixel data of another size than the header states")
+    photometric = str(meta["photometric_interpretation"])
+    return pixels.reshape(count, *pixels.shape[1 if count > 1 else 0 :]), photometric
+
+
+def _groups(dataset: pydicom.Dataset, frame: int, sequence: str) -> pydicom.Dataset | None:
+    """An enhanced multi-frame file's functional group of one frame, or the one shared by all."""
+    for holder, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+        items = dataset.get(holder)
+        if items and index < len(items) and items[index].get(sequence):
+            return items[index].get(sequence)[0]
+    return None
+
+
+def _numbers(dataset: pydicom.Dataset | None, keyword: str, count: int) -> tuple[float, ...] | None:
+    value = dataset.get(keyword) if dataset is not None else None
+    try:
+        numbers = tuple(float(v) for v in value) if value is not None else ()
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def _first(value: Any) -> Any:
+    """The value, or the first of several."""
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):
+        return value
+    return value[0] if len(value) else None
+
+
+def _to_units(frame: np.ndarray, dataset: pydicom.Dataset, index: int) -> np.ndarray:
+    item = _groups(dataset, index, "PixelValueTransformationSequence") or dataset
+    if item.get("ModalityLUTSequence"):
+        return apply_modality_lut(frame, item).astype(np.float32)
+    try:
+        slope = float(_first(item.get("RescaleSlope")) or 1.0)
+        intercept = float(_first(item.get("RescaleIntercept")) or 0.0)
+    except (TypeError, ValueError):
+        raise MediaError("damaged rescale slope or intercept") from None
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise MediaError("damaged rescale slope or intercept")
+    return frame.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+
+
+def _to_rgb(pixels: np.ndarray, photometric: str, dataset: pydicom.Dataset) -> np.ndarray:
+    if photometric == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, dataset)
+        bits = 16 if pixels.dtype.itemsize > 1 and pixels.max(initial=0) > 255 else 8
+    elif photometric == "RGB":
+        bits = int(dataset.BitsStored)
+    else:
+        raise MediaError("unsupported colour space")
+    if pixels.ndim != 4 or pixels.shape[3] != 3:
+        raise MediaError("unsupported colour space")
+    if bits > 8:
+        pixels = pixels >> (bits - 8)
+    elif bits < 8:
+        pixels = pixels.astype(np.uint16) * 255 // ((1 << bits) - 1)
+    return pixels.astype(np.uint8)
+
+
+def _spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
+    """(x, y) millimetres between pixel centres: in the patient, else at the detector, else of an ultrasound region."""
+    measures = _groups(dataset, 0, "PixelMeasuresSequence")
+    for holder, keyword in (
+        (measures, "PixelSpacing"),
+        (dataset, "PixelSpacing"),
+        (dataset, "ImagerPixelSpacing"),
+        (dataset, "NominalScannedPixelSpacing"),
+    ):
+        rows_columns = _numbers(holder, keyword, 2)
+        if rows_columns and min(rows_columns) > 0:
+            return rows_columns[1], rows_columns[0]
+    regions = dataset.get("SequenceOfUltrasoundRegions") or []
+    if len(regions) == 1:  # with several, one scale does not hold for the whole picture
+        region = regions[0]
+        units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
+        x, y = abs(float(region.get("PhysicalDeltaX") or 0)), abs(float(region.get("PhysicalDeltaY") or 0))
+        if units == (3, 3) and min(x, y) > 0:  # 3: centimetres
+            return x * 10, y * 10
+    return None
+
+
+def _thickness(dataset: pydicom.Dataset) -> float | None:
+    measures = _groups(dataset, 0, "PixelMeasuresSequence")
+    for holder in (measures, dataset):
+        for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+            value = holder.get(keyword) if holder is not None else None
+            if value is not None and abs(float(_first(value) or 0)) > 0:
+                return abs(float(_first(value)))
+    return None
+
+
+def _plane(dataset: pydicom.Dataset, frame: int) -> Plane | None:
+    position_item = _groups(dataset, frame, "PlanePositionSequence") or dataset
+    axes_item = _groups(dataset, frame, "PlaneOrientationSequence") or dataset
+    position = _numbers(position_item, "ImagePositionPatient", 3)
+    axes = _numbers(axes_item, "ImageOrientationPatient", 6)
+    if position is None or axes is None:
+        return None
+    row, column = np.array(axes[:3]), np.array(axes[3:])
+    if min(np.linalg.norm(row), np.linalg.norm(column)) < 0.5 or abs(row @ column) > 0.05:
+        return None
+    row, column = row / np.linalg.norm(row), column / np.linalg.norm(column)
+    return Plane(position, (tuple(row.tolist()), tuple(column.tolist())))  # type: ignore[arg-type]
+
+
+def _voi(dataset: pydicom.Dataset, frame: int) -> Voi:
+    item = _groups(dataset, frame, "FrameVOILUTSequence") or dataset
+    tables = item.get("VOILUTSequence")
+    if tables and tables[0].get("LUTDescriptor") is not None and tables[0].get("LUTData") is not None:
+        return _lut(tables[0], bool(dataset.get("PixelRepresentation")))
+    try:
+        center, width = float(_first(item.get("WindowCenter"))), float(_first(item.get("WindowWidth")))
+    except (TypeError, ValueError):
+        return Voi()
+    function = str(item.get("VOILUTFunction") or "LINEAR").strip().upper()
+    usable = math.isfinite(center) and math.isfinite(width) and width > (1 if function == "LINEAR" else 0)
+    return Voi((center, width, function)) if usable else Voi()
+
+
+def _lut(table: pydicom.Dataset, signed: bool) -> Voi:
+    count, first, bits = (int(v) for v in table.LUTDescriptor)
+    data = table.LUTData
+    if isinstance(data, bytes):
+        data = np.frombuffer(data, "<u2" if len(data) >= 2 * (count or 65536) else "u1")
+    values = np.asarray(data, np.float32)
+    if signed and first >= 32768:
+        first -= 65536
+    if len(values) != (count or 65536) or not 1 <= bits <= 16:
+        return Voi()
+    return Voi(lut=values / float((1 << bits) - 1), lut_first=first)
+
+
+def _show(values: np.ndarray, voi: Voi, inverted: bool, is_8bit: bool) -> np.ndarray:
+    """Grey values as the file asks (PS3.3 C.11.2.1.2); without a word from it, 8-bit values as they are, others by
+    percentiles."""
+    if voi.lut is not None:
+        index = np.clip(values - voi.lut_first, 0, len(voi.lut) - 1).astype(int)
+        return apply_window(voi.lut[index], 0.0, 1.0, inverted)
+    if voi.window is not None:
+        center, width, function = voi.window
+        if function == "SIGMOID":
+            shown = 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -60, 60)))
+            return apply_window(shown, 0.0, 1.0, inverted)
+        if function == "LINEAR":
+            center, width = center - 0.5, width - 1
+        return apply_window(values, center - width / 2, center + width / 2, inverted)
+    if is_8bit and values.min() >= 0 and values.max() <= 255:
+        return apply_window(values, 0.0, 255.0, inverted)
+    return apply_window(values, *window_range(values, AUTO), inverted)

@@ -1,0 +1,108 @@
+"""A picture file gives the pixels that transformers would give, and a bad one its reason."""
+
+import io
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from data_pipelines.media import MediaError
+from data_pipelines.media.raster import decode, encode_png, encoded_size, read_image, shrink
+
+GREY = np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8)
+RGB = np.random.default_rng(1).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+
+
+def _saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    return _saved(Image.fromarray(RGB), "JPEG", exif=exif)
+
+
+def _tiff16() -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, GREY.astype(np.uint16) * 100)
+    return buffer.getvalue()
+
+
+FILES = {
+    "rgb.png": _saved(Image.fromarray(RGB), "PNG"),
+    "grey.png": _saved(Image.fromarray(GREY), "PNG"),
+    "rgba.png": _saved(Image.fromarray(RGB).convert("RGBA"), "PNG"),
+    "palette.png": _saved(Image.fromarray(RGB).quantize(16), "PNG"),
+    "grey16.png": _saved(Image.fromarray(GREY.astype(np.uint16) * 100), "PNG"),
+    "turned.jpg": _turned(),
+    "cmyk.jpg": _saved(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
+    "cmyk.tif": _saved(Image.fromarray(RGB).convert("CMYK"), "TIFF"),
+    "grey16.tif": _tiff16(),
+    "bilevel.tif": _saved(Image.fromarray(GREY > 128), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pixels_are_those_that_transformers_reads(name, tmp_path):
+    image_utils = pytest.importorskip("transformers.image_utils")
+    path = tmp_path / name
+    path.write_bytes(FILES[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = np.asarray(image_utils.load_image(str(path)))
+    np.testing.assert_array_equal(read_image(path), expected)
+    assert encoded_size(FILES[name]) == (expected.shape[1], expected.shape[0])
+
+
+def test_exif_orientation_turns_the_picture():
+    assert read_image(FILES["turned.jpg"]).shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
+def test_png_round_trip_is_exact(pixels):
+    expected = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    np.testing.assert_array_equal(decode(encode_png(pixels)), expected)
+
+
+def test_encoding_refuses_what_is_not_eight_bit():
+    with pytest.raises(ValueError, match="expected uint8"):
+        encode_png(GREY.astype(np.uint16))
+
+
+def _bomb() -> bytes:
+    """A PNG whose header promises 2**40 pixels."""
+    data = FILES["rgb.png"]
+    header = b"IHDR" + (1 << 20).to_bytes(4, "big") * 2 + data[24:29]
+    return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not a PNG, JPEG or TIFF image"),
+        (b"GIF89a" + bytes(100), "not a PNG, JPEG or TIFF image"),
+        (FILES["rgb.png"][:300], "truncated or damaged image"),
+        (FILES["turned.jpg"][:-200], "truncated or damaged image"),
+        (_bomb(), "image too large"),
+    ],
+)
+def test_a_bad_picture_is_refused_with_its_reason(data, reason):
+    with pytest.raises(MediaError) as caught:
+        read_image(data)
+    assert caught.value.reason == reason
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_image(tmp_path / "nowhere.png")
+
+
+def test_shrinking_keeps_proportions_and_never_enlarges():
+    assert shrink(RGB, 15).shape == (10, 15, 3)
+    assert shrink(RGB, 100) is RGB
