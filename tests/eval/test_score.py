@@ -1,0 +1,167 @@
+import json
+import re
+
+import pytest
+
+from umit_jax.eval.score import (
+    PredictionError,
+    read_predictions,
+    refused,
+    score,
+    with_parsed,
+    write_predictions,
+    write_scores,
+)
+from umit_jax.targets import Frame, boxes_target, options_target, points_target, text_target
+
+YES = options_target(["yes", "no"], 0, 1)
+NO = options_target(["yes", "no"], 1, 1)
+
+
+def line(i, text, truth, **more):
+    return {"id": str(i), "task": "vqa", "dataset": "d", "language": "en", "text": text, "truth": truth, **more}
+
+
+def row(rows, **where):
+    found = [r for r in rows if all(r[key] == value for key, value in where.items())]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_text_is_parsed_again_and_parsed_is_never_read():
+    predictions = [line(0, "1:yes", YES, parsed=NO), line(1, "yes", NO, parsed=NO)]
+    assert row(score(predictions), language="en", metric="closed_accuracy")["value"] == 0.5
+
+
+def test_rows_are_per_dataset_and_language_and_over_all_languages():
+    predictions = [line(0, "yes", YES), line(1, "no", YES, language="zh"), line(2, "no", YES, dataset="e")]
+    rows = [r for r in score(predictions) if r["metric"] == "closed_accuracy"]
+    assert {(r["dataset"], r["language"]): (r["value"], r["n"]) for r in rows} == {
+        ("d", "en"): (1, 1),
+        ("d", "zh"): (0, 1),
+        ("d", "all"): (0.5, 2),
+        ("e", "en"): (0, 1),
+        ("e", "all"): (0, 1),
+    }
+
+
+def test_reports_have_no_row_over_all_languages():
+    predictions = [
+        line(0, "a b c d", text_target("a b c d"), task="report"),
+        line(1, "肝脏正常大", text_target("肝脏正常大"), task="report", language="zh"),
+    ]
+    rows = score(predictions)
+    assert {r["language"] for r in rows} == {"en", "zh"}
+    assert row(rows, language="zh", metric="bleu4")["value"] == pytest.approx(1)
+
+
+def test_2d_and_3d_region_and_patient_real_and_synthetic_are_separate_rows():
+    flat = boxes_target(Frame("raw", (1000, 1000)), [("liver", [0, 0, 10, 10])])
+    deep = boxes_target(Frame("voxel", (64, 64, 16)), [("liver", [0, 0, 0, 10, 10, 10])])
+    common = {"task": "detection"}
+    predictions = [
+        line(0, "(0,0),(10,10)", flat, **common, heldout="patient"),
+        line(1, "(0,0),(10,5)", flat, **common, heldout="region"),
+        line(2, "[(0,0,0),(10,10,5)]", deep, **common, heldout="patient"),
+        line(3, "nothing", deep, **common, heldout="patient", synthetic=True),
+    ]
+    rows = score(predictions)
+    where = {"metric": "mean_iou", "language": "all"}
+    assert row(rows, **where, dims=2, heldout="patient")["value"] == 1
+    assert row(rows, **where, dims=2, heldout="region")["value"] == 0.5
+    assert row(rows, **where, dims=3, synthetic=False)["value"] == 0.5
+    assert row(rows, **where, dims=3, synthetic=True)["value"] == 0
+    assert row(rows, metric="unparsed", language="all", synthetic=True)["value"] == 1
+
+
+def test_open_and_closed_questions_of_one_dataset_are_both_scored():
+    rows = score([line(0, "2:no", NO), line(1, "left lung", text_target("lung"))])
+    assert row(rows, language="all", metric="closed_accuracy")["n"] == 1
+    assert row(rows, language="all", metric="token_f1")["value"] == pytest.approx(2 / 3)
+
+
+def test_the_baseline_is_scored_by_the_same_metrics_on_the_same_questions():
+    predictions = [line(i, "yes", YES if i % 4 else NO, baseline=NO, patient_id=f"p{i}") for i in range(100)]
+    result = row(score(predictions), language="en", metric="closed_accuracy")
+    assert (result["value"], result["baseline"]) == (0.75, 0.25)
+    assert result["ci95"][0] < 0.75 < result["ci95"][1]
+    assert result["baseline_ci95"][0] < 0.25 < result["baseline_ci95"][1]
+    assert result["beats_baseline"] is True
+    assert (result["n"], result["n_patients"]) == (100, 100)
+
+
+def test_fewer_millimetres_beat_the_baseline():
+    frame = Frame("raw", (100, 100), (1, 1))
+    truth, far = points_target(frame, [("a", [50, 50])]), points_target(frame, [("a", [90, 90])])
+    predictions = [line(i, "[50,51]", truth, task="landmark", baseline=far) for i in range(10)]
+    result = row(score(predictions), language="en", metric="mre_mm")
+    assert (result["better"], result["beats_baseline"]) == ("lower", True)
+
+
+def test_a_line_with_only_what_the_contract_asks_for_scores():
+    result = row(score([line(0, "yes", YES)]), language="en", metric="closed_accuracy")
+    assert (result["baseline"], result["baseline_ci95"], result["beats_baseline"]) == (None, None, None)
+    assert (result["heldout"], result["synthetic"], result["n_patients"]) == (None, False, None)
+    assert result["mode"] == "strict"
+
+
+def test_one_patient_has_a_value_and_no_interval():
+    result = row(score([line(i, "yes", YES, patient_id="p") for i in range(5)]), language="en", metric="unparsed")
+    assert (result["value"], result["ci95"], result["n_patients"]) == (0, None, 1)
+
+
+def test_the_order_of_the_lines_changes_no_value():
+    predictions = [line(i, ["yes", "no", "?"][i % 3], YES, patient_id=f"p{i}") for i in range(12)]
+    forward, backward = score(predictions), score(predictions[::-1])
+    assert [r["metric"] for r in forward] == [r["metric"] for r in backward]
+    assert [r["value"] for r in forward] == pytest.approx([r["value"] for r in backward])
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="mode: expected one of strict, found 'lenient'"):
+        score([line(0, "yes", YES)], modes=["lenient"])
+
+
+def test_predictions_and_scores_survive_the_disk(tmp_path):
+    predictions = [with_parsed(line(0, "是", options_target(["是", "否"], 0, 1), language="zh"))]
+    write_predictions(tmp_path / "predictions.jsonl", predictions)
+    assert read_predictions(tmp_path / "predictions.jsonl") == predictions
+    assert predictions[0]["parsed"] == predictions[0]["truth"]
+    write_scores(tmp_path / "scores.json", score(predictions))
+    assert json.loads((tmp_path / "scores.json").read_text("utf-8")) == score(predictions)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.jsonl", "scores.json"]
+
+
+GOOD = json.dumps(line(0, "yes", YES))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "expected an object, found list"),
+        (json.dumps({**line(1, "", YES), "truth": None}), "truth: expected dict, found None"),
+        (json.dumps(line(1, 3, YES)), "text: expected str, found 3"),
+        (json.dumps(line(1, "", {"kind": "boxs"})), "truth: target.kind: expected options, boxes, points or text"),
+        (json.dumps(line(1, "", YES, baseline=text_target("yes"))), "baseline: expected ('options', None)"),
+        (GOOD, "id '0' is already on line 1"),
+        (b"\xff\xfe", "invalid start byte"),
+    ],
+)
+def test_a_broken_line_is_named_by_file_and_number(tmp_path, bad, message):
+    path = tmp_path / "predictions.jsonl"
+    path.write_bytes(GOOD.encode() + b"\n\n" + (bad if isinstance(bad, bytes) else bad.encode()) + b"\n")
+    with pytest.raises(PredictionError, match=re.escape(f"{path}:3: ") + ".*" + re.escape(message)):
+        read_predictions(path)
+
+
+def test_a_file_without_predictions_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "predictions.jsonl").write_text("\n")
+    with pytest.raises(PredictionError, match=r"predictions\.jsonl: expected at least one prediction"):
+        read_predictions(tmp_path / "predictions.jsonl")
+
+
+def test_what_parsing_refused_is_counted_by_reason():
+    truth = boxes_target(Frame("raw", (10, 10)), [("liver", [0, 0, 5, 5])])
+    predictions = [line(i, "(9,9),(1,1)", truth, task="detection") for i in range(3)] + [line(9, "yes or no", YES)]
+    assert refused(predictions) == {"detection": {"inverted box": 3}, "vqa": {"ambiguous answer": 1}}

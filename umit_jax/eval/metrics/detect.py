@@ -1,0 +1,62 @@
+"""Strict detection metrics in 2D and 3D: mean intersection over union, and the fraction of it at 0.5 or more.
+
+Boxes are half-open, in any frame: IoU is a ratio of areas or volumes, so anisotropic pixels and voxels do not change
+it. A question may ask for several boxes: said and true boxes of one label are paired to the largest total IoU
+(Hungarian), a true box that is missed counts 0, and so does a said box that is left over. The score of a question is
+the mean over these, so listing many boxes gains nothing; the metric is the mean over questions. acc_at_0.5 counts
+IoU >= 0.5. A question whose truth is no box at all scores 1 for an answer without boxes and 0 otherwise.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from umit_jax.eval.bootstrap import Statistic, mean
+from umit_jax.eval.metrics import Item
+from umit_jax.eval.normalise import fold
+from umit_jax.targets import Target
+
+
+def detection(items: Sequence[Item]) -> dict[str, Statistic]:
+    """Items with boxes; an answer is in the frame of its truth."""
+    ious = [matched_ious(item.truth, item.answer) for item in items]
+    return {
+        "mean_iou": mean([float(np.mean(iou)) for iou in ious]),
+        "acc_at_0.5": mean([float(np.mean(iou >= 0.5)) for iou in ious]),
+    }
+
+
+def iou_matrix(a_NC: np.ndarray, b_MC: np.ndarray) -> np.ndarray:
+    """IoU (N, M) of half-open boxes whose C = 2 * axes numbers are near corner then far corner; 0 for empty boxes."""
+    axes = a_NC.shape[-1] // 2
+    near = np.maximum(a_NC[:, None, :axes], b_MC[None, :, :axes])
+    far = np.minimum(a_NC[:, None, axes:], b_MC[None, :, axes:])
+    overlap = np.prod(np.maximum(far - near, 0), axis=-1)
+    a_N, b_M = (np.prod(np.maximum(box[:, axes:] - box[:, :axes], 0), axis=-1) for box in (a_NC, b_MC))
+    union = a_N[:, None] + b_M[None, :] - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+def matched_ious(truth: Target, answer: Target | None) -> np.ndarray:
+    """One IoU for each pair of boxes, 0 for each true box missed and each said box left over."""
+    true_boxes, said_boxes = _by_label(truth), _by_label(answer)
+    if not true_boxes and not said_boxes:
+        return np.array([0.0 if answer is None else 1.0])
+    ious: list[float] = []
+    for label in true_boxes.keys() | said_boxes.keys():
+        said, true = said_boxes.get(label, []), true_boxes.get(label, [])
+        paired = []
+        if said and true:
+            matrix = iou_matrix(np.array(said, np.float64), np.array(true, np.float64))
+            paired = list(matrix[linear_sum_assignment(matrix, maximize=True)])
+        ious += paired + [0.0] * (max(len(said), len(true)) - len(paired))
+    return np.array(sorted(ious))  # sorted: the mean must not depend on the order of a set
+
+
+def _by_label(target: Target | None) -> dict[str, list[list[float]]]:
+    boxes: dict[str, list[list[float]]] = defaultdict(list)
+    for item in target["items"] if target else []:
+        boxes[fold(item["label"])].append(item["box"])
+    return boxes
