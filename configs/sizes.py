@@ -1,8 +1,12 @@
 """Model sizes, as numbers for umit_jax.model.config.ModelConfig.from_dict(SIZES[name], overrides).
 
 2b, 7b and 72b are the published Qwen2-VL shapes. tiny is for tests, quickstart for a laptop: both take a small
-vocabulary, so a run overrides text.vocab_size and the token ids with those of its own tokenizer.
+vocabulary; model_config gives any of them the vocabulary and token ids of a tokenizer.
 """
+
+from typing import Any
+
+from umit_jax.model.config import ConfigError, ModelConfig
 
 _VISION = {"layers": 32, "width": 1280, "heads": 16}
 
@@ -85,3 +89,24 @@ SIZES = {
         "tied_head": False,
     },
 }
+
+_TOKENS = {
+    "bos_token_id": "<|endoftext|>",
+    "eos_token_id": "<|im_end|>",
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+}
+
+
+def model_config(name: str, tokenizer: Any, **overrides: Any) -> ModelConfig:
+    """A size for a tokenizer (vocab_size, token_id(text)), with overrides as ModelConfig.from_dict takes them.
+
+    The vocabulary is rounded up to a multiple of 128, so that it divides among devices.
+    """
+    if name not in SIZES:
+        raise ConfigError(f"model: expected {' | '.join(SIZES)}, found {name!r}")
+    own = {field: tokenizer.token_id(token) for field, token in _TOKENS.items()}
+    own["text.vocab_size"] = -(-tokenizer.vocab_size // 128) * 128
+    return ModelConfig.from_dict(SIZES[name], own | overrides)

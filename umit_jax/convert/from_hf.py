@@ -23,10 +23,10 @@ class CheckpointError(ValueError):
 def read_config(directory: Path) -> ModelConfig:
     """ModelConfig of a directory with config.json; preprocessor_config.json, where there is one, has the last word on
     image_mean and image_std."""
-    values = _read_json(directory / "config.json")
+    values = read_json(directory / "config.json")
     preprocessor = directory / "preprocessor_config.json"
     if preprocessor.exists():
-        found = _read_json(preprocessor)
+        found = read_json(preprocessor)
         values |= {key: found[key] for key in ("image_mean", "image_std") if key in found}
     try:
         return ModelConfig.from_hf(values)
@@ -92,7 +92,7 @@ def _place(params: dict[str, Any], tensor: Tensor, value: np.ndarray, config: Mo
     node[name][tensor.layer] = value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
