@@ -1,0 +1,228 @@
+"""Tokenizers with Qwen2-VL's special tokens: a sentencepiece one trained on the corpus, or any tokenizer.json.
+
+Whatever its origin, a tokenizer directory holds tokenizer.json (Hugging Face fast format), which is what encodes and
+decodes here, so that an export says the same ids. tokenizer.model lies beside it when sentencepiece made it.
+
+The sentencepiece model is a unigram model with byte fallback and identity normalisation, adjusted after training so
+that every text comes back exactly and both libraries agree on every id:
+- pieces hold plain spaces, not U+2581, so that U+2581 itself is a character like any other (it falls back to bytes);
+- "<" and the newline stand alone, so that no text can spell a byte piece ("<0x0A>") and no piece crosses a line;
+- scores are multiples of 1/32, so that sums are exact and ties fall alike in float32 and float64.
+"""
+
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
+_NORMAL, _SCORE_STEP = 1, 1 / 32
+
+
+class TokenizerError(ValueError):
+    """A tokenizer that cannot be trained or loaded; one line naming the file or what is missing."""
+
+
+class Tokenizer:
+    """Text <-> ids. Special tokens in a text are recognised wherever they stand."""
+
+    def __init__(self, backend: Any, files: dict[str, bytes], origin: str) -> None:
+        self._backend, self._files = backend, files
+        self.special_ids = {name: backend.token_to_id(name) for name in SPECIAL_TOKENS}
+        missing = [name for name, index in self.special_ids.items() if index is None]
+        if missing:
+            raise TokenizerError(f"{origin}: special tokens missing: {' '.join(missing)}")
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return self.special_ids["<|im_end|>"], self.special_ids["<|endoftext|>"]
+
+    def token_id(self, name: str) -> int:
+        index = self._backend.token_to_id(name)
+        if index is None:
+            raise TokenizerError(f"token {name!r}: not in the vocabulary")
+        return index
+
+    def encode(self, text: str) -> list[int]:
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
+        return self._backend.decode(list(ids), skip_special_tokens=skip_special)
+
+    def save(self, directory: str | Path) -> None:
+        """Writes the files it was loaded from, byte for byte."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, data in self._files.items():
+            (directory / name).write_bytes(data)
+
+
+def load_tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer of a directory (or of a tokenizer.json file). Raises TokenizerError."""
+    import tokenizers
+
+    directory = Path(directory)
+    directory = directory.parent if directory.name == "tokenizer.json" else directory
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        raise TokenizerError(f"{directory}: no tokenizer.json")
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise TokenizerError(f"{path}: cannot read: {str(error).splitlines()[0]}") from error
+    files = {name: (directory / name).read_bytes() for name in FILES if (directory / name).is_file()}
+    files.setdefault("tokenizer_config.json", _json_bytes(_config()))
+    return Tokenizer(backend, files, str(path))
+
+
+def train_sentencepiece(texts: Iterable[str], out_dir: str | Path, vocab_size: int = 8192) -> Tokenizer:
+    """Trains on `texts` (special tokens in them are ignored), writes the directory and returns the tokenizer.
+
+    vocab_size counts everything: 15 special, 256 bytes, pieces; a small corpus gives fewer. The same texts in the same
+    order give the same files.
+    """
+    import sentencepiece
+
+    smallest = len(SPECIAL_TOKENS) + 1 + 256
+    if vocab_size <= smallest:
+        raise TokenizerError(f"vocab_size: expected more than {smallest} (special tokens and bytes), found {vocab_size}")
+    lines, model = _lines(texts), io.BytesIO()
+    first = next(lines, None)
+    if first is None:
+        raise TokenizerError("texts: nothing to train a tokenizer on")
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=itertools.chain([first], lines),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            split_digits=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            character_coverage=0.9999,
+            max_sentence_length=1 << 20,
+            num_threads=1,  # the sums of several threads come in any order
+            unk_id=0,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            user_defined_symbols=list(SPECIAL_TOKENS),
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise TokenizerError(f"sentencepiece: {str(error).splitlines()[-1]}") from error
+    proto = _adjusted(model.getvalue())
+    files = {
+        "tokenizer.model": proto.SerializeToString(deterministic=True),
+        "tokenizer.json": _json_bytes(_fast_format(proto)),
+        "tokenizer_config.json": _json_bytes(_config()),
+    }
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (out_dir / name).write_bytes(data)
+    return load_tokenizer(out_dir)
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    """Lines without special tokens and without what the trainer reserves for itself."""
+    for text in texts:
+        for name in SPECIAL_TOKENS:
+            text = text.replace(name, "\n")
+        for line in text.replace("\u2581", "\n").replace("\0", "\n").split("\n"):
+            if line.strip():
+                yield line
+
+
+def _adjusted(data: bytes) -> Any:
+    """The trained model with the three changes of the module's docstring, as a ModelProto."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(data)
+    kept = []
+    for piece in proto.pieces:
+        if piece.type == _NORMAL:
+            piece.piece = piece.piece.replace("\u2581", " ")
+            piece.score = round(piece.score / _SCORE_STEP) * _SCORE_STEP
+            if len(piece.piece) > 1 and "<" in piece.piece:
+                continue
+        kept.append(piece)
+    kept = [type(piece).FromString(piece.SerializeToString()) for piece in kept]
+    del proto.pieces[:]
+    proto.pieces.extend(kept)
+    proto.trainer_spec.vocab_size = len(kept)
+    proto.normalizer_spec.escape_whitespaces = False
+    return proto
+
+
+def _fast_format(proto: Any) -> dict[str, Any]:
+    """tokenizer.json of an adjusted model."""
+    added = [
+        {"id": 1 + i, "content": name, "special": True}
+        | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        for i, name in enumerate(SPECIAL_TOKENS)
+    ]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": "<"}, "behavior": "Isolated", "invert": False},
+        "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {
+            "type": "Unigram",
+            "unk_id": 0,
+            "vocab": [[piece.piece, piece.score] for piece in proto.pieces],
+            "byte_fallback": True,
+        },
+    }
+
+
+def _config() -> dict[str, Any]:
+    """tokenizer_config.json, as AutoTokenizer reads it."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+        "bos_token": None,
+        "additional_special_tokens": list(SPECIAL_TOKENS),
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": False,
+        "model_max_length": 32768,
+    }
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()
