@@ -108,7 +108,7 @@ def train_sentencepiece(texts: Iterable[str], out_dir: str | Path, vocab_size: i
 
     smallest = len(SPECIAL_TOKENS) + 1 + 256
     if vocab_size <= smallest:
-        raise TokenizerError(f"vocab_size: expected more than {smallest} (special tokens and bytes), found {vocab_size}")
+        raise TokenizerError(f"vocab_size: expected more than {smallest} (special and bytes), found {vocab_size}")
     lines, model = _lines(texts), io.BytesIO()
     first = next(lines, None)
     if first is None:

@@ -1,0 +1,173 @@
+"""Pixels -> the patches that Qwen2-VL's vision tower reads, as its Hugging Face processor cuts them, kept as uint8.
+
+Each side is rounded to a multiple of 28 (14-pixel patches, merged 2x2), bicubic in Pillow. Two frames make one temporal
+patch: an image repeats its frame, a video of odd length its last one. Patches come in 2x2 blocks, block row by block
+row, so that four consecutive ones merge into one vision token; the values of a patch are ordered (channel, time, y, x).
+Reference: transformers, models/qwen2_vl/image_processing_pil_qwen2_vl.py and video_processing_qwen2_vl.py.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from data_pipelines.media.raster import decode, resize
+from data_pipelines.record import Media
+
+Grid = tuple[int, int, int]  # temporal patches, patch rows, patch columns
+
+
+class ImageError(ValueError):
+    """An image or set of images that cannot be shown to the model as asked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Processing:
+    """How media become patches; saved with a checkpoint as preprocess.json, so that inference sees what training saw.
+
+    min_pixels, max_pixels: bounds for one image or frame after resizing. total_pixels: bound for all media of a sample,
+    counted as 28 x 28 per vision token. volume_as: a volume is one video of its slices, or one image per slice.
+    """
+
+    min_pixels: int = 4 * 28 * 28
+    max_pixels: int = 768 * 28 * 28
+    total_pixels: int = 4 * 768 * 28 * 28
+    volume_as: Literal["video", "slices"] = "video"
+    patch_size: int = 14
+    temporal: int = 2
+    merge: int = 2
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "volume_as" and (not isinstance(value, int) or value < 1):
+                raise ImageError(f"{field.name}: expected a positive integer, found {value!r}")
+        if self.volume_as not in ("video", "slices"):
+            raise ImageError(f"volume_as: expected video | slices, found {self.volume_as!r}")
+        if self.min_pixels > self.max_pixels:
+            raise ImageError(f"min_pixels: {self.min_pixels} exceeds max_pixels {self.max_pixels}")
+
+    @property
+    def factor(self) -> int:
+        """Pixels along a side of one vision token."""
+        return self.patch_size * self.merge
+
+    @property
+    def patch_values(self) -> int:
+        return 3 * self.temporal * self.patch_size**2
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Processing":
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(value) - known):
+            raise ImageError(f"processing: unknown key {unknown[0]!r}, expected {', '.join(sorted(known))}")
+        return cls(**value)
+
+
+@functools.lru_cache(1 << 16)
+def smart_resize(h: int, w: int, min_pixels: int, max_pixels: int, factor: int = 28) -> tuple[int, int]:
+    """(h, w) rounded to multiples of factor, scaled into min_pixels..max_pixels with the proportions kept."""
+    if max(h, w) > 200 * min(h, w):
+        raise ImageError(f"image of {w} x {h} pixels: one side is more than 200 times the other")
+    rounded_h, rounded_w = round(h / factor) * factor, round(w / factor) * factor
+    if rounded_h * rounded_w > max_pixels:
+        scale = math.sqrt((h * w) / max_pixels)
+        rounded_h, rounded_w = (math.floor(side / scale / factor) * factor for side in (h, w))
+        return max(factor, rounded_h), max(factor, rounded_w)
+    if rounded_h * rounded_w < min_pixels:
+        scale = math.sqrt(min_pixels / (h * w))
+        return math.ceil(h * scale / factor) * factor, math.ceil(w * scale / factor) * factor
+    return rounded_h, rounded_w
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """One run of vision tokens: an image, a slice or a video. frames: which frames of which of the record's media."""
+
+    media: int
+    frames: range
+    video: bool
+    grid: Grid
+
+    def tokens(self, merge: int) -> int:
+        return math.prod(self.grid) // merge**2
+
+
+def plan_spans(media: Sequence[Media], processing: Processing, max_tokens: int | None = None) -> list[Span]:
+    """The spans of a record's media in order, from their sizes alone.
+
+    When they exceed total_pixels, or max_tokens vision tokens, all are shrunk under one common bound on the pixels of a
+    frame, the largest that fits. Raises ImageError when there are more frames than fit at one token each.
+    """
+    limit = processing.total_pixels // processing.factor**2
+    limit = limit if max_tokens is None else min(limit, max_tokens)
+
+    def spans(cap: int) -> list[Span]:
+        return [span for i, m in enumerate(media) for span in _media_spans(i, m, processing, cap)]
+
+    def count(cap: int) -> int:
+        return sum(span.tokens(processing.merge) for span in spans(cap))
+
+    if count(processing.max_pixels) <= limit:
+        return spans(processing.max_pixels)
+    low, high = 1, processing.max_pixels  # count(high) does not fit; is there a low that does?
+    if count(low) > limit:
+        raise ImageError(f"{count(low)} vision tokens at the smallest size, there is room for {max(limit, 0)}")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) <= limit else (low, middle)
+    return spans(low)
+
+
+def _media_spans(index: int, media: Media, processing: Processing, cap: int) -> Iterator[Span]:
+    width, height = media.size[:2]
+    low, high = min(processing.min_pixels, cap), min(processing.max_pixels, cap)
+    h, w = (side // processing.patch_size for side in smart_resize(height, width, low, high, processing.factor))
+    depth = len(media.frames)
+    if media.kind == "volume" and processing.volume_as == "video":
+        yield Span(index, range(depth), True, (-(-depth // processing.temporal), h, w))
+    else:
+        for frame in range(depth):
+            yield Span(index, range(frame, frame + 1), False, (1, h, w))
+
+
+def patchify(frames_THWC: np.ndarray, processing: Processing | None = None) -> tuple[np.ndarray, Grid]:
+    """uint8 frames whose sides are multiples of 28 -> (patches_PC uint8, grid). T = 1 is an image."""
+    p = processing or Processing()
+    count, height, width, channels = frames_THWC.shape
+    if missing := -count % p.temporal:
+        frames_THWC = np.concatenate([frames_THWC, np.repeat(frames_THWC[-1:], missing, axis=0)])
+    grid = len(frames_THWC) // p.temporal, height // p.patch_size, width // p.patch_size
+    rows, columns = grid[1] // p.merge, grid[2] // p.merge
+    shape = (grid[0], p.temporal, rows, p.merge, p.patch_size, columns, p.merge, p.patch_size, channels)
+    blocks = frames_THWC.reshape(shape).transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)
+    return blocks.reshape(math.prod(grid), -1), grid
+
+
+@functools.lru_cache(4096)
+def patch_hw(grid: Grid, merge: int = 2) -> np.ndarray:
+    """patch_hw_P2 int32: row and column of each patch of a grid, in the order of `patchify`. Read-only."""
+    t, h, w = grid
+    hw = np.indices((h, w), np.int32).transpose(1, 2, 0)
+    blocks = hw.reshape(h // merge, merge, w // merge, merge, 2).transpose(0, 2, 1, 3, 4).reshape(-1, 2)
+    out = np.tile(blocks, (t, 1))
+    out.flags.writeable = False
+    return out
+
+
+def span_patches(media: Media, span: Span, processing: Processing) -> np.ndarray:
+    """patches_PC of one span: decodes its frames, resizes and cuts them. Raises ImageError on a wrong size."""
+    size = (span.grid[2] * processing.patch_size, span.grid[1] * processing.patch_size)
+    frames = []
+    for i in span.frames:
+        pixels = decode(media.frames[i])
+        if pixels.shape[1::-1] != tuple(media.size[:2]):
+            raise ImageError(f"media.size: {media.size[:2]} recorded, {pixels.shape[1::-1]} decoded")
+        frames.append(resize(pixels, size))
+    return patchify(np.stack(frames), processing)[0]
