@@ -1,0 +1,63 @@
+"""Greedy tokens equal those of transformers' generate, which sees one prompt at a time, with its own cache."""
+
+import functools
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import oracle  # noqa: E402
+
+from umit_jax.infer.generate import generate  # noqa: E402
+
+NEW_TOKENS = 24
+# prompts of one batch, so that rows have different lengths; see oracle.make_sample for the parts
+PROMPTS = {
+    "text": [[17], [5], [9]],
+    "image": [[5, (84, 56), 9], [2, (56, 56), 3]],
+    "two images": [[4, (56, 112), 3, (84, 28), 6], [2, (28, 28), 1, (112, 56), 2]],
+    "video": [[3, (4, 56, 84), 8], [6]],
+}
+
+
+@functools.cache
+def models(shape: str):
+    model = oracle.torch_model(shape)
+    with torch.no_grad():  # layers louder than the embedding, or a random model repeats its last token for ever
+        for name, param in model.named_parameters():
+            if "o_proj" in name or "down_proj" in name:
+                param.mul_(8)
+    return model, *oracle.our_params(model)
+
+
+def their_tokens(model, sample, eos):
+    with torch.no_grad():
+        out = model.generate(
+            **sample.inputs, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=eos, pad_token_id=0
+        )
+    return out[0, len(sample.tokens) :].tolist()
+
+
+@pytest.mark.parametrize("case", PROMPTS)
+@pytest.mark.parametrize("shape", oracle.SHAPES)
+def test_greedy_tokens_equal_those_of_transformers(shape, case):
+    model, config, params = models(shape)
+    samples = [oracle.make_sample(model, parts, seed=i) for i, parts in enumerate(PROMPTS[case])]
+    prompts = oracle.pack([[sample] for sample in samples])
+    tokens_BN, lengths_B = generate(config, params, prompts, max_new_tokens=NEW_TOKENS, eos_ids=())
+    expected = [their_tokens(model, sample, None) for sample in samples]
+    assert tokens_BN.tolist() == expected
+    assert (lengths_B == NEW_TOKENS).all()
+    assert max(len(set(tokens)) for tokens in expected) > 3  # not one token for ever
+
+    # stopping: a token that comes up in the middle of one answer ends every answer it comes up in
+    eos = expected[0][NEW_TOKENS // 2]
+    tokens_BN, lengths_B = generate(config, params, prompts, max_new_tokens=NEW_TOKENS, eos_ids=(eos,))
+    for tokens, length, sample in zip(tokens_BN, lengths_B, samples, strict=True):
+        theirs = their_tokens(model, sample, eos)
+        assert tokens[: length + 1].tolist() == theirs
+        assert length == len(theirs) - (theirs[-1] == eos)
+    assert lengths_B[0] <= NEW_TOKENS // 2
+    assert np.all(tokens_BN[0, lengths_B[0] + 1 :] == 0)
