@@ -32,12 +32,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _shards(directory: pathlib.Path, records: int) -> dict[str, Any]:
-    from data_pipelines.shards import read_manifest, records_as_json
+    from data_pipelines.inspect import read_back, summarize
 
-    manifest = read_manifest(directory)
-    for line in records_as_json(directory, records):
+    for line in read_back(directory, records):
         print(json.dumps(line, ensure_ascii=False))
-    return {"kind": "shards", **manifest}
+    return summarize(directory)
 
 
 def _parameters(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:

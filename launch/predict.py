@@ -3,6 +3,7 @@
 import argparse
 import json
 import pathlib
+import re
 from typing import Any
 
 from launch.cli import UsageError
@@ -61,8 +62,28 @@ def _messages(args: argparse.Namespace) -> list[dict[str, Any]]:
     return messages
 
 
-def _parsed(text: str, record: Any) -> Any:
-    """What the answer says in structure, where it says boxes or points; boxes in raw pixels of the first image."""
-    from umit_jax.eval.parse import parse_untargeted
+def _parsed(text: str, record: Any) -> dict[str, Any]:
+    """What the answer says in structure: boxes in raw pixels (voxels) of the first image, a point in the 0-1000 frame
+    or, of a volume, in voxels; anything else is text."""
+    from umit_jax.eval.parse import parse
+    from umit_jax.targets import Frame
 
-    return parse_untargeted(text, record.media[0].size if record.media else None)
+    kinds = ["text"]
+    frames = {}
+    if record.media:
+        media = record.media[0]
+        raw = Frame("raw" if media.kind == "image" else "voxel", tuple(map(float, media.size)), media.spacing_mm)
+        frames = {"boxes": raw, "points": raw if raw.ndim == 3 else raw.norm1000()}
+        numbers = len(re.findall(r"[\d.]+", re.sub(r"<\|object_ref_start\|>.*?<\|object_ref_end\|>", "", text)))
+        corners = {raw.ndim: "points", 2 * raw.ndim: "boxes"}.get(numbers if "<|box_start|>" not in text else -1)
+        if "<|box_start|>" in text or (corners == "boxes" and text[:1] in "[("):
+            kinds.insert(0, "boxes")
+        elif corners == "points" and re.fullmatch(r"\s*[\[(][\d., ]+[\])]\s*", text):
+            kinds.insert(0, "points")
+    for kind in kinds:
+        # A truth without items: labels come from the text alone.
+        asked = {"kind": kind, "frame": frames[kind].to_json(), "items": []} if kind in frames else {"kind": kind}
+        parsed = parse(text, asked, record.language)
+        if parsed is not None:
+            return parsed
+    return {"kind": "text", "text": text}
