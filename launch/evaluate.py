@@ -10,10 +10,13 @@ import logging
 import pathlib
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from launch import config_file, workdir
 from launch.cli import UsageError
+
+if TYPE_CHECKING:
+    from launch.model import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +36,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     model = models.load(args.checkpoint)
     args.out.mkdir(parents=True, exist_ok=True)
     predictions = args.out / "predictions.jsonl"
-    compilations = _write_predictions(predictions, config, model)
+    _write_predictions(predictions, config, model)
     rows = score(read_predictions(predictions))
     write_scores(args.out / "scores.json", rows)
     return {
         "predictions": str(predictions),
         "scores": str(args.out / "scores.json"),
         "n": sum(1 for _ in predictions.open(encoding="utf-8")),
-        "compilations": compilations,
         "config": json.loads(config.to_json_best_effort()),
     }
 
@@ -54,12 +56,12 @@ def selected(config: Any, directory: pathlib.Path) -> Iterator[Any]:
     yield from (records[int(i * step)] for i in range(int(len(records) / step)))
 
 
-def _write_predictions(path: pathlib.Path, config: Any, model: Any) -> int:
-    """Generates and writes every prediction aside, then renames; returns how many programs were compiled."""
+def _write_predictions(path: pathlib.Path, config: Any, model: "LoadedModel") -> None:
+    """Generates and writes every prediction aside, then renames."""
     from data_pipelines.example import build_prompt
     from data_pipelines.shards import open_shards
-    from launch.answers import Question, answer
     from umit_jax.eval.baseline import fit
+    from umit_jax.infer.buckets import answer_all
 
     if not config.sources:
         raise UsageError("--config.sources: no shard directory given, expected (directory, ...)")
@@ -70,16 +72,22 @@ def _write_predictions(path: pathlib.Path, config: Any, model: Any) -> int:
     if not records:
         raise UsageError(f"--config.split: no record of split {config.split!r} for tasks {tuple(config.tasks)}")
     baseline = fit(truths)
-    questions = [
-        Question(build_prompt(r, model.tokenizer, model.processing), config.max_new_tokens[r.task]) for r in records
-    ]
-    answers, compilations = answer(model, questions, rows=config.rows)
+    prompts = [build_prompt(r, model.tokenizer, model.processing) for r in records]
+    limits = [config.max_new_tokens[r.task] for r in records]
+    answers = answer_all(
+        model.config,
+        model.params,
+        prompts,
+        max_new_tokens=limits,
+        eos_ids=model.tokenizer.eos_ids,
+        rows=config.rows,
+    )
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        for record, text in zip(records, answers, strict=True):
+        for record, ids in zip(records, answers, strict=True):
+            text = model.tokenizer.decode(ids).strip()
             file.write(json.dumps(_prediction(record, text, baseline), ensure_ascii=False) + "\n")
     pathlib.Path(file.name).chmod(0o644)
     pathlib.Path(file.name).replace(path)
-    return compilations
 
 
 def _identity(record: Any) -> dict[str, Any]:

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from data_pipelines.example import build_prompt
     from launch import model as models
-    from launch.answers import Question, answer_ids, decode
     from launch.conversation import conversation_record
+    from umit_jax.infer.buckets import answer_all
 
     if (args.prompt is None) == (args.messages is None):
         raise UsageError("give either --prompt (with --image) or --messages")
@@ -37,8 +37,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     record = conversation_record(messages, args.window)
     model = models.load(args.checkpoint)
     prompt = build_prompt(record, model.tokenizer, model.processing)
-    ids = answer_ids(model, [Question(prompt, args.max_new_tokens)], rows=1)[0][0]
-    text = decode(model, ids)
+    (ids,) = answer_all(
+        model.config,
+        model.params,
+        [prompt],
+        max_new_tokens=args.max_new_tokens,
+        eos_ids=model.tokenizer.eos_ids,
+    )
+    text = model.tokenizer.decode(ids).strip()
     parsed = _parsed(text, record)
     if args.overlay:
         from launch.overlay import draw
