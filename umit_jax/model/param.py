@@ -25,10 +25,13 @@ Axes = tuple[str | None, ...]
 Params = dict[str, Any]
 Layer = TypeVar("Layer", bound=nnx.Module)
 
+_policies = jax.checkpoint_policies
 REMAT = {
     "none": None,  # keep everything
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep the outputs of linear layers
-    "full": jax.checkpoint_policies.nothing_saveable,  # keep the input of each layer
+    "dots": _policies.save_from_both_policies(  # keep the outputs of linear layers and of attention
+        _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names("attention")
+    ),
+    "full": _policies.nothing_saveable,  # keep the input of each layer
 }
 
 

@@ -1,21 +1,21 @@
 """Attention within segments: one entry, several implementations that give the same answer.
 
-| implementation | how                                                            | for                      |
-| xla            | the whole score matrix at once                                 | reference, decoding      |
-| blockwise      | blocks of queries, skipping keys that causality masks          | training on long rows    |
+| implementation | how                                                                  | for                     |
+| xla            | the whole score matrix at once                                       | reference, decoding     |
+| blockwise      | block by block, leaving out the blocks the mask kills (blockwise.py) | training, prefill       |
 
 A query attends to keys of its own segment; segment 0 is padding, attends to nothing and gives zeros. Every
 implementation takes segments (rows are packed: without them, one patient's sample would read another's) and passes
-the same parity test on packed rows. Heads are grouped: key-value head i serves queries heads i*N/K ... without being
-repeated.
+the same parity test on packed rows. Key-value head i serves query heads i*N/K to (i+1)*N/K - 1 without being repeated.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
 
+from umit_jax.ops.blockwise import blockwise_attention
+
 IMPLEMENTATIONS = ("xla", "blockwise")
+_WITHOUT_SEGMENTS = ("cudnn",)  # exist in jax, and would let packed samples read each other
 
 
 def attention(
@@ -31,39 +31,31 @@ def attention(
     """softmax(q k / sqrt(H)) v within segments -> (B, S, N, H) in the dtype of q; the softmax is float32.
 
     q_segments (B, S), k_segments (B, T): int, 0 = padding. causal needs S == T: query i sees keys 0..i.
-    Raises ValueError for an unknown implementation.
+    Raises ValueError for an implementation that is unknown or takes no segments, for causal with S != T, and for heads
+    that do not divide.
     """
-    if causal and q_BSNH.shape[1] != k_BTKH.shape[1]:
-        raise ValueError(f"causal attention: expected as many queries as keys, found {q_BSNH.shape} and {k_BTKH.shape}")
+    queries, heads, keys, kv_heads = *q_BSNH.shape[1:3], *k_BTKH.shape[1:3]
+    if causal and queries != keys:
+        raise ValueError(f"causal attention: expected as many queries as keys, found {queries} and {keys}")
+    if heads % kv_heads:
+        raise ValueError(f"attention: expected heads in equal groups, found {heads} heads for {kv_heads} kv heads")
     if implementation == "xla":
         return _xla(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal)
     if implementation == "blockwise":
-        return _blockwise(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal)
+        return blockwise_attention(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal)
+    if implementation in _WITHOUT_SEGMENTS:
+        raise ValueError(f"attention: {implementation!r} takes no segments, so packed samples would read each other")
     raise ValueError(f"attention: expected {' | '.join(IMPLEMENTATIONS)}, found {implementation!r}")
 
 
-def _xla(q, k, v, q_segments, k_segments, causal: bool, first_query: int = 0):
+def _xla(q: jax.Array, k: jax.Array, v: jax.Array, q_segments: jax.Array, k_segments: jax.Array, causal: bool):
     (b, s, n, h), (t, kv) = q.shape, k.shape[1:3]
     q = q.reshape(b, s, kv, n // kv, h)
     scores = jnp.einsum("bskgh,btkh->bkgst", q, k, preferred_element_type=jnp.float32) * h**-0.5
     mask_BST = (q_segments[:, :, None] == k_segments[:, None, :]) & (q_segments[:, :, None] > 0)
     if causal:
-        mask_BST &= first_query + jnp.arange(s)[:, None] >= jnp.arange(t)[None, :]
+        mask_BST &= jnp.arange(s)[:, None] >= jnp.arange(t)[None, :]
     scores = jnp.where(mask_BST[:, None, None], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     out = jnp.einsum("bkgst,btkh->bskgh", weights, v).reshape(b, s, n, h)
     return jnp.where((q_segments > 0)[..., None, None], out, 0)
-
-
-def _blockwise(q, k, v, q_segments, k_segments, causal: bool, block: int = 256):
-    s = q.shape[1]
-    if not causal or s <= block:
-        return _xla(q, k, v, q_segments, k_segments, causal)
-    step = functools.partial(jax.checkpoint, static_argnums=(5, 6))(_xla)
-    outs = []
-    for start in range(0, s, block):
-        end = min(start + block, s)
-        queries, keys = slice(start, end), slice(0, end)
-        out = step(q[:, queries], k[:, keys], v[:, keys], q_segments[:, queries], k_segments[:, keys], True, start)
-        outs.append(out)
-    return jnp.concatenate(outs, axis=1)
