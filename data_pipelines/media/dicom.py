@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom import uid
 from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
 
 from data_pipelines.media import MediaError, deidentify
@@ -33,6 +34,14 @@ _NOT_IMAGES = {"SEG": "a segmentation, not an image", "RTDOSE": "a dose map, not
 _NEEDS_SPACING = ("CT", "MR", "PT")  # PixelSpacing is mandatory (type 1) in their image modules
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08", b"\x00\x02")  # a dataset that starts without preamble
 _LOGGERS = ("pydicom", "openjpeg", "libjpeg", "pylibjpeg", "jpeg_ls")
+# One decoder for a syntax, so that its pixels do not depend on what else is installed.
+_PLUGINS = {
+    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
+    **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), "pyjpegls"),
+    **dict.fromkeys((uid.JPEG2000Lossless, uid.JPEG2000), "pylibjpeg"),
+    **dict.fromkeys((uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K), "pylibjpeg"),
+    uid.RLELossless: "pydicom",
+}
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -204,7 +213,7 @@ def _decode(dataset: pydicom.Dataset) -> tuple[np.ndarray, str]:
         if stored * 8 < bits:
             raise MediaError("truncated pixel data")
     try:
-        pixels, meta = decoder.as_array(dataset)
+        pixels, meta = decoder.as_array(dataset, decoding_plugin=_PLUGINS.get(syntax, ""))
     except Exception:
         raise MediaError("undecodable pixel data") from None
     expected = (*([count] if count > 1 else []), rows, columns, *([samples] if samples > 1 else []))

@@ -6,7 +6,7 @@ is a function of the study and a seed: the order of a data set's studies changes
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -23,13 +23,14 @@ def derive(
     *,
     seed: int = 0,
     languages: Sequence[str] = LANGUAGES,
-    per_topic: int | None = None,
+    per_topic: int | Mapping[str, int] | None = None,
     wording_count: int | None = None,
     shuffle_options: bool = False,
 ) -> Iterator[Record]:
     """Records of every question the study answers, each in every language.
 
-    per_topic: at most so many questions of one task and topic (None: all), chosen by the seed. Yes-no questions are
+    per_topic: at most so many questions of one task and topic (None: all), or how many by task (a task that is not
+    there: all), chosen by the seed. Yes-no questions are
     kept in balance: of each task and kind as many with one answer as with the other. wording_count: see
     render_question. Raises TermError for a name that terms.yaml lacks.
     """
@@ -45,13 +46,14 @@ def generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
-def choose(rng: np.random.Generator, questions: Iterable[Ask], per_topic: int | None) -> list[Ask]:
+def choose(rng: np.random.Generator, questions: Iterable[Ask], per_topic: int | Mapping[str, int] | None) -> list[Ask]:
     """At most per_topic questions of each topic, and yes-no questions in balance, in the order they came."""
     questions = list(questions)
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for i, ask in enumerate(questions):
         groups[ask.task, ask.topic].append(i)
-    kept = {i for group in groups.values() for i in _sample(rng, group, per_topic)}
+    limits = {task: per_topic.get(task) if isinstance(per_topic, Mapping) else per_topic for task, _ in groups}
+    kept = {i for (task, _), group in groups.items() for i in _sample(rng, group, limits[task])}
     answers: dict[str, dict[int, list[int]]] = defaultdict(lambda: {0: [], 1: []})
     for i in sorted(kept):
         if questions[i].options == ("yes", "no"):

@@ -6,10 +6,8 @@ script for its name, so a stand-in that answers in its place is put before it: n
 archive takes its name in the cache only when its sha256 is the pinned one.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-import io
 import logging
 import os
 import subprocess
@@ -19,6 +17,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +128,7 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> dict[str, byte
     """{name: content} of the regular files of a zip or tar whose name is wanted, in one pass, in memory. The leading
     folder that source archives wrap everything in is left out of the names. Raises FetchError."""
     try:
-        with contextlib.closing(_members(archive)) as members:
-            return {name: read() for name, read in members if wanted(name)}
+        return {name: read() for name, read in _members(archive) if wanted(name)}
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         if isinstance(error, FetchError):
             raise
@@ -152,7 +150,7 @@ def _members(archive: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
                 yield name, lambda f=file, m=member: _checked(f, m.size, archive)
 
 
-def _checked(file: io.IOBase | None, size: int, archive: Path) -> bytes:
+def _checked(file: IO[bytes] | None, size: int, archive: Path) -> bytes:
     if file is None or size > MAX_MEMBER_BYTES:
         raise FetchError(f"{archive}: a member of {size} bytes is too large")
     with file:
