@@ -16,6 +16,7 @@ import hmac
 import math
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import pydicom
@@ -30,6 +31,10 @@ _ALLOWED = yaml.safe_load(Path(__file__).with_name("allowed.yaml").read_text())
 FACTS = {keyword: frozenset(str(codes).split()) for keyword, codes in _ALLOWED["codes"].items()}
 NUMBERS = frozenset(_ALLOWED["numbers"].split())
 
+_NAMING = (
+    *("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson"),
+    *("PatientID", "OtherPatientIDs", "AccessionNumber", "PatientBirthDate", "ReferringPhysicianName"),
+)
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds .1 to .4
 _SCREENS = ("US", "IVUS", "BDUS", "ES")  # machines that draw the patient's name into the picture
 _DIGITISED = ("DV", "DI", "DF", "SI", "SD")  # ConversionType: video, film or scan made into an image
@@ -63,6 +68,16 @@ def _plain(dataset: pydicom.Dataset, keyword: str) -> object:
     return str(value) if isinstance(value, str) else value
 
 
+def naming_words(dataset: pydicom.Dataset) -> frozenset[str]:
+    """Words of a header that name the patient or the examination, in lower case, for comparing only: of names those
+    with four letters or more, ids and dates as they are."""
+    words: set[str] = set()
+    for keyword in _NAMING:
+        for value in str(_plain(dataset, keyword) or "").lower().replace("\\", " ").split():
+            words.update(part for part in value.replace("=", "^").split("^") if len(part) >= 4)
+    return frozenset(words)
+
+
 def burned_in(dataset: pydicom.Dataset) -> str:
     """ "yes", "no" or "likely": whether the pixels carry text about the patient. The header's own word decides; without
     it, screens (ultrasound, endoscopy), secondary captures and digitised film are likely to."""
@@ -76,13 +91,12 @@ def burned_in(dataset: pydicom.Dataset) -> str:
     return "likely" if screen or captured or digitised else "no"
 
 
-def refuse_burned_in(state: str, allow: bool = False) -> None:
-    """Raises MediaError for an image that carries ("yes") or is likely to carry ("likely") burned-in text. `allow`
-    lets the likely ones through, for a source whose pixels somebody has looked at; a stated "yes" is always refused."""
-    if state == "yes":
-        raise MediaError("burned-in annotation")
-    if state == "likely" and not allow:
-        raise MediaError("burned-in annotation likely (ultrasound, endoscopy, secondary capture or film)")
+def refuse_burned_in(state: str, refused: Sequence[str] = ("yes", "likely")) -> None:
+    """Raises MediaError for an image whose burned_in state is among the refused. A source whose pixels somebody has
+    looked at may refuse the stated ("yes") alone; what never leaves the machine needs no refusal."""
+    if state in refused:
+        reasons = {"likely": "burned-in annotation likely (ultrasound, endoscopy, secondary capture or film)"}
+        raise MediaError(reasons.get(state, "burned-in annotation"))
 
 
 def patient_key(beside: Path | None, cache: Path) -> bytes:

@@ -67,7 +67,11 @@ class Voi:
 class DicomImage:
     """frames: float32 (t, h, w) in the modality's units, or uint8 (t, h, w, 3) RGB. spacing_mm: (x, y) or None.
     planes, vois: one per frame. thickness_mm: between slices as the header states it, or None. inverted: MONOCHROME1.
-    burned_in: see deidentify. facts: what the header may say. series, instance: for grouping only, never written."""
+    burned_in: see deidentify. facts: what the header may say.
+
+    patient (the study's UID where there is no id), series, instance and naming are for grouping and comparing only and
+    never written.
+    """
 
     frames: np.ndarray
     spacing_mm: tuple[float, float] | None
@@ -81,6 +85,7 @@ class DicomImage:
     patient: str
     series: str
     instance: str
+    naming: frozenset[str]
 
     @property
     def is_rgb(self) -> bool:
@@ -127,8 +132,9 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM"
 
 
-def read_header(source: Path | str | bytes) -> pydicom.Dataset:
-    """The dataset of a file (path, or its bytes). MediaError where it is no DICOM file; FileNotFoundError if absent."""
+def read_header(source: Path | str | bytes, pixels: bool = True) -> pydicom.Dataset:
+    """The dataset of a file (path, or its bytes). pixels=False stops before them. MediaError where it
+    is no DICOM file; FileNotFoundError if absent."""
     if not isinstance(source, bytes):
         with open(source, "rb") as file:
             source = file.read(MAX_FILE_BYTES + 1)
@@ -139,7 +145,17 @@ def read_header(source: Path | str | bytes) -> pydicom.Dataset:
         raise MediaError("no transfer syntax" if headless else "not a DICOM file")
     with quiet():
         try:
-            return pydicom.dcmread(io.BytesIO(source))
+            return pydicom.dcmread(io.BytesIO(source), stop_before_pixels=not pixels)
+        except Exception:
+            raise MediaError("damaged DICOM header") from None
+
+
+def read_patient(source: Path | str | bytes) -> str:
+    """Identity of the patient of a file, see DicomImage.patient; "" where the header has none."""
+    dataset = read_header(source, pixels=False)
+    with quiet():
+        try:
+            return _patient(dataset)
         except Exception:
             raise MediaError("damaged DICOM header") from None
 
@@ -180,10 +196,16 @@ def _image(dataset: pydicom.Dataset) -> DicomImage:
         thickness_mm=_thickness(dataset),
         burned_in=deidentify.burned_in(dataset),
         facts=allowed,
-        patient="\x1f".join(str(dataset.get(k) or "") for k in ("IssuerOfPatientID", "PatientID")).strip("\x1f "),
+        patient=_patient(dataset),
         series=str(dataset.get("SeriesInstanceUID") or ""),
         instance=str(dataset.get("SOPInstanceUID") or ""),
+        naming=deidentify.naming_words(dataset),
     )
+
+
+def _patient(dataset: pydicom.Dataset) -> str:
+    issuer, number = (str(dataset.get(k) or "").strip() for k in ("IssuerOfPatientID", "PatientID"))
+    return f"{issuer}\x1f{number}".strip("\x1f") if number else str(dataset.get("StudyInstanceUID") or "")
 
 
 def _decode(dataset: pydicom.Dataset) -> tuple[np.ndarray, str]:

@@ -119,7 +119,7 @@ def _step(positions: np.ndarray, depths: np.ndarray, normal: np.ndarray, first: 
     usual = float(np.median(gaps))
     if gaps.min() < _SAME_MM:
         raise MediaError("two slices in one place")
-    if gaps.max() > 1.5 * usual:
+    if gaps.max() > 1.5 * gaps.min():
         raise MediaError("missing slice")
     if np.abs(gaps - usual).max() > max(_UNEVEN * usual, _SAME_MM):
         raise MediaError("unevenly spaced slices")

@@ -40,7 +40,7 @@ def dicom_studies(package: str, files: Mapping[str, bytes], context: Context) ->
             if row["file"] not in files:
                 raise MediaError("no such file in the package")
             image = read_dicom(files[row["file"]])
-            refuse_burned_in(image.burned_in, allow="reviewed" in row)
+            refuse_burned_in(image.burned_in, ("yes",) if "reviewed" in row else ("yes", "likely"))
             yield from _dicom_studies(package, row, image, context)
         except MediaError as error:
             context.quarantine(f"{package}/{row['file']}", error.reason)

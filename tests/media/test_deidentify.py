@@ -95,13 +95,14 @@ def test_burned_in_text_is_told_by_tag_or_kind(elements, state):
     assert burned_in(header(**elements)) == state
 
 
-def test_burned_in_text_is_refused_and_only_the_likely_can_be_allowed():
+def test_burned_in_text_is_refused_unless_the_likely_is_let_through():
     refuse_burned_in("no")
-    refuse_burned_in("likely", allow=True)
+    refuse_burned_in("likely", ("yes",))
+    refuse_burned_in("yes", ())
     with pytest.raises(MediaError, match="likely"):
         refuse_burned_in("likely")
     with pytest.raises(MediaError, match="burned-in annotation"):
-        refuse_burned_in("yes", allow=True)
+        refuse_burned_in("yes", ("yes",))
 
 
 def test_the_key_is_made_once_beside_the_source_for_its_owner_alone(tmp_path):

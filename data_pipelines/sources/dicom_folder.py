@@ -1,0 +1,43 @@
+"""`umit prepare dicom_folder`: your DICOM files and a CSV of labels (see label_file) -> Record shards.
+
+A row names a file, or a folder that holds one series (see media/show for how each is shown). The patient is the
+header's, or the CSV's. Images that state burned-in text are refused, those likely to have some unless allow_burned_in.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.media import MediaError
+from data_pipelines.media.dicom import is_dicom, read_patient
+from data_pipelines.media.show import Shown, series_files, show
+from data_pipelines.sources.folder import LONGEST, Reader, prepare_folder
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    labels: Path,
+    seed: int = 0,
+    allow_burned_in: bool = False,
+    window: str = "",
+    license: str = "unspecified",
+) -> dict[str, Any]:
+    """Writes the shards and returns the manifest; the key of the patients' hashes stays in `source`."""
+
+    refused = ("yes",) if allow_burned_in else ("yes", "likely")
+
+    def read(path: Path) -> Shown:
+        return show(path, window=window, longest=LONGEST, refused=refused, kinds=("dicom",))
+
+    return prepare_folder(Reader("dicom_folder", _patient, read), source, labels, out, seed, license)
+
+
+def _patient(path: Path) -> str:
+    if not path.is_dir():
+        return read_patient(path)
+    for file in series_files(path):
+        with open(file, "rb") as opened:
+            if is_dicom(opened.read(132)):
+                return read_patient(file)
+    raise MediaError("no DICOM file in the series")

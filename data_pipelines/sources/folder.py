@@ -1,0 +1,216 @@
+"""A folder of images and a CSV of labels -> records; shared by dicom_folder and nifti_folder.
+
+Nothing that names a patient is written: a record is called by its line in the CSV, the patient by a keyed hash, and a
+row whose own words repeat the name or id in its image's header is quarantined. A patient's records are on one side:
+the CSV's split holds for all rows of that patient, and without one it follows from a hash of seed and patient.
+"""
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_pipelines.media import MediaError
+from data_pipelines.media.deidentify import patient_hash, patient_key
+from data_pipelines.media.show import Shown
+from data_pipelines.prompts import answer_text, options_text
+from data_pipelines.prompts.render import first_number, wordings
+from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn
+from data_pipelines.shards import ShardWriter
+from data_pipelines.sources.derive import generator
+from data_pipelines.sources.fetch import cache_dir
+from data_pipelines.sources.label_file import Item, LabelFileError, Row, RowError, read_labels
+from data_pipelines.sources.views import between
+from umit_jax.targets import Frame, Target, TargetError, boxes_target, options_target, points_target, text_target
+
+logger = logging.getLogger(__name__)
+
+LONGEST = 1024  # pixels of an image's longer side
+TRAIN, VALIDATION = 0.8, 0.1
+_YES_NO = {"en": ("yes", "no"), "zh": ("是", "否")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """How one kind of folder is read. patient: identity of a path's patient from its header, "" if there is none.
+    read: the path as it is shown. Both raise MediaError."""
+
+    name: str
+    patient: Callable[[Path], str]
+    read: Callable[[Path], Shown]
+
+
+def prepare_folder(reader: Reader, source: Path, labels: Path, out: Path, seed: int, license: str) -> dict[str, Any]:
+    """Writes the shards and returns the manifest. Raises LabelFileError, ShardError and OSError."""
+    rows, bad = read_labels(labels)
+    key = patient_key(source, cache_dir())
+    with ShardWriter(out, reader.name) as writer:
+
+        def refuse(line: int, reason: str) -> None:
+            logger.warning("line %d of %s: %s", line, labels.name, reason)
+            writer.quarantine(f"line {line}", reason)
+
+        for line, reason in bad:
+            refuse(line, reason)
+        placed = _placed(reader, source, labels, rows, seed, refuse)
+        options = {language: _options(rows, language) for language in _YES_NO}
+        for row, path, patient, split in tqdm(placed, desc=reader.name, disable=None):
+            try:
+                shown = reader.read(path)
+                record = _record(reader.name, row, shown, options[row.language], seed)
+            except (MediaError, RowError) as error:
+                refuse(row.line, str(error))
+                continue
+            except OSError as error:
+                refuse(row.line, error.strerror or "file cannot be read")
+                continue
+            hashed = patient_hash(key, patient)
+            writer.add(dataclasses.replace(record, split=split, patient_id=hashed, license=license))
+        return writer.close()
+
+
+def _placed(
+    reader: Reader, source: Path, labels: Path, rows: Sequence[Row], seed: int, refuse: Callable[[int, str], None]
+) -> list[tuple[Row, Path, str, str]]:
+    """(row, path, patient, split) of the rows whose file is there."""
+    found: list[tuple[Row, Path, str]] = []
+    root = source.resolve()
+    for row in rows:
+        path = (root / row.file).resolve()
+        if not path.is_relative_to(root):
+            refuse(row.line, "file outside the source folder")
+        elif not path.exists():
+            refuse(row.line, "no such file")
+        else:
+            try:
+                identity = row.patient or reader.patient(path) or path.relative_to(root).as_posix()
+                found.append((row, path, identity))
+            except MediaError as error:
+                refuse(row.line, error.reason)
+            except OSError as error:
+                refuse(row.line, error.strerror or "file cannot be read")
+    stated: dict[str, Row] = {}
+    for row, _, patient in found:
+        first = stated.setdefault(patient, row) if row.split else row
+        if first.split != row.split:
+            raise LabelFileError(
+                f"{labels}: lines {first.line} and {row.line}: one patient in {first.split} and in {row.split}"
+            )
+    return [(r, p, patient, stated[patient].split if patient in stated else split_of(patient, seed))
+            for r, p, patient in found]  # fmt: skip
+
+
+def split_of(patient: str, seed: int) -> str:
+    """train, validation or test (80, 10 and 10 in a hundred), from a hash of seed and patient alone."""
+    digest = hashlib.sha256(f"{seed}\x1f{patient}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    return "train" if share < TRAIN else "validation" if share < TRAIN + VALIDATION else "test"
+
+
+def _options(rows: Sequence[Row], language: str) -> list[str]:
+    return sorted({row.label for row in rows if row.task == "classification" and row.language == language})
+
+
+def _record(dataset: str, row: Row, shown: Shown, options: Sequence[str], seed: int) -> Record:
+    """One row as a record, still without patient, split and licence."""
+    words = set(row.text.lower().replace(",", " ").replace("^", " ").split())
+    if words & shown.naming:
+        raise RowError("the row's words name the patient")
+    try:
+        target, options = _target(row, shown, options)
+        answer = answer_text(target, task=row.task, language=row.language)
+    except TargetError:
+        raise RowError("boxes or points outside the image, or inverted") from None
+    topic, question = _question(row, shown, options, seed)
+    return Record(
+        id=f"{dataset}/line_{row.line}",
+        dataset=dataset,
+        split="train",
+        patient_id="",
+        task=row.task,
+        language=row.language,
+        topic=topic,
+        media=(shown.media,),
+        turns=(Turn("user", MEDIA_TOKEN + question), Turn("assistant", answer)),
+        target=target,
+        label_kind="manual",
+        license="",
+        source=f"{dataset}: line {row.line} of the label file",
+    )
+
+
+def _target(row: Row, shown: Shown, options: Sequence[str]) -> tuple[Target, Sequence[str]]:
+    """The truth, and the options to be listed in the question."""
+    if row.task == "classification":
+        if len(options) < 2:
+            raise RowError("only one label in the file: nothing to tell apart")
+        return options_target(options, options.index(row.label), first_number(row.task)), options
+    if row.task == "vqa":
+        answer = row.answer.rstrip(".。").lower()
+        both = _YES_NO[row.language]
+        if answer in both:
+            return options_target(both, both.index(answer), first_number(row.task)), both
+        return text_target(row.answer), ()
+    if row.task in ("report", "caption"):
+        return text_target(row.answer or row.label), ()
+    frame = frame_of(shown.media)
+    if row.task == "detection":
+        return boxes_target(frame, [(name, _moved(box, shown, 2)) for name, box in row.boxes]), ()
+    points = points_target(frame, [(name, _moved(point, shown, 1)) for name, point in row.points])
+    return points, ()
+
+
+def frame_of(media: Media) -> Frame:
+    return Frame("raw" if media.kind == "image" else "voxel", tuple(float(n) for n in media.size), media.spacing_mm)
+
+
+def _moved(coords: Sequence[float], shown: Shown, corners: int) -> Sequence[float]:
+    """Coordinates of the file's own pixels or voxels in those of the image as shown."""
+    axes = len(shown.media.size)
+    if len(coords) != corners * axes:
+        raise RowError(f"{len(coords)} coordinates for an image of {axes} axes")
+    if shown.raw_size is not None:
+        scale = [b / a for a, b in zip(shown.raw_size, shown.media.size, strict=True)]
+        return [c * scale[i % 2] for i, c in enumerate(coords)]
+    if shown.raw is None or shown.shown is None:
+        return coords
+    near, far = coords[:3], coords[-3:]
+    if min(near) < 0 or any(c > n for c, n in zip(far, shown.raw.size, strict=True)):
+        raise RowError("boxes or points outside the image, or inverted")
+    if corners == 2 and any(b <= a for a, b in zip(near, far, strict=True)):
+        raise RowError("boxes or points outside the image, or inverted")
+    return between(coords, shown.raw, shown.shown)
+
+
+def _question(row: Row, shown: Shown, options: Sequence[str], seed: int) -> tuple[str, str]:
+    """(topic, question text with the options listed)."""
+    solid = shown.media.kind == "volume"
+    names = list(dict.fromkeys(name for name, _ in _asked(row)))
+    target = (", " if row.language == "en" else "、").join(names)
+    kinds = {
+        "classification": ("finding", "label"),
+        "vqa": ("", row.question[:80]),
+        "report": ("report", "report"),
+        "caption": ("caption", "caption"),
+        "detection": ("box3d" if solid else "box2d", f"{'box3d' if solid else 'box'}/{'+'.join(names)}"),
+        "landmark": ("point", f"{'landmark3d' if solid else 'landmark'}/{'+'.join(names)}"),
+    }
+    kind, topic = kinds[row.task]
+    listed = options_text(options, first_number(row.task), row.language) if options else ""
+    if row.question:
+        return topic, f"{row.question}\n{listed}" if listed else row.question
+    rng = generator(seed, str(row.line))
+    choices = wordings(row.task, kind, row.language)
+    text = choices[int(rng.integers(len(choices)))]
+    slots = {"{target}": target, "{options}": listed, "{size}": "x".join(str(n) for n in shown.media.size)}
+    for slot, value in slots.items():
+        text = text.replace(slot, value)
+    return topic, text
+
+
+def _asked(row: Row) -> tuple[Item, ...]:
+    return row.boxes if row.task == "detection" else row.points if row.task == "landmark" else ()
