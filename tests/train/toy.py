@@ -1,0 +1,107 @@
+"""A model of a few thousand parameters and a stream whose batches are a function of the step, for training tests.
+
+Also a program: `python -m tests.train.toy JSON` runs `train` in a process of its own, to be killed.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from configs import common
+from umit_jax.batch import Batch, fake_batch
+from umit_jax.model.config import ModelConfig
+
+IMAGE = 60
+MODEL = ModelConfig.from_dict(
+    {
+        "vision": {"layers": 2, "width": 16, "heads": 2, "mlp_ratio": 2, "patch_size": 4},
+        "text": {
+            "vocab_size": 64,
+            "layers": 2,
+            "width": 32,
+            "heads": 4,
+            "kv_heads": 2,
+            "mlp_size": 48,
+            "mrope_section": (1, 1, 2),
+        },
+        "tied_head": True,
+        "image_token_id": IMAGE,
+        "video_token_id": 61,
+        "bos_token_id": 62,
+        "eos_token_id": 63,
+    }
+)
+FROZEN_TOWER = (("vision/.*", None), (".*", 1.0))
+
+
+@dataclasses.dataclass
+class Info:
+    sample_ids: list[list[str]]
+
+
+class ToyStream:
+    """`rows` rows a step. At step `nan_at` (from 1) the loss weights are nan; at step `kill_at` the process kills
+    itself while it is asked for the batch; at step `term_at` it sends itself a SIGTERM."""
+
+    def __init__(self, rows: int = 8, nan_at: int = 0, kill_at: int = 0, term_at: int = 0):
+        self.rows, self.nan_at, self.kill_at, self.term_at = rows, nan_at, kill_at, term_at
+
+    def batches(self, start_step: int) -> Iterator[tuple[Batch, Info]]:
+        step = start_step
+        while True:
+            step += 1
+            if step == self.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if step == self.term_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            batch = toy_batch(step, self.rows)
+            if step == self.nan_at:
+                batch.weights_BS[0, 0] = float("inf")
+            yield batch, Info([[f"step{step}/row{row}/{i}" for i in range(2)] for row in range(self.rows)])
+
+
+def toy_batch(seed: int, rows: int = 8) -> Batch:
+    values = MODEL.vision.patch_values
+    batch = fake_batch(rows, 32, 16, values, vocab_size=64, image_token=IMAGE, seed=seed)
+    for row in range(rows):  # rows of unequal weight, so that a mean of means would show
+        batch.weights_BS[row, : row % 5] = 0
+    return batch
+
+
+def toy_config(**changes: Any) -> ml_collections.ConfigDict:
+    """Six steps on eight rows; `changes` as dotted keys with "__" for the dot (optimizer__patterns=...)."""
+    config = common.train()
+    config.update(steps=6, checkpoint_every=3, model="toy", compute_dtype="float32", loss_chunk=64, remat="none")
+    config.data.rows = 8
+    config.optimizer.update(learning_rate=1e-2, warmup_steps=2, weight_decay=0.1, patterns=())
+    for key, value in changes.items():
+        config.update_from_flattened_dict({key.replace("__", "."): value})
+    return config
+
+
+def lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def main(arguments: dict[str, Any]) -> None:
+    """arguments: workdir, devices, mesh, config {key: value}, stream {}. Prints the summary as JSON."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={arguments['devices']}"
+    from umit_jax.parallel.mesh import make_mesh
+    from umit_jax.train.loop import train
+
+    config = toy_config(**arguments.get("config", {}))
+    mesh = make_mesh(arguments["mesh"])
+    stream = ToyStream(**arguments.get("stream", {}))
+    print(json.dumps(train(config, MODEL, stream, pathlib.Path(arguments["workdir"]), mesh)))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

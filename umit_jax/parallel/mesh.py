@@ -1,0 +1,99 @@
+"""The device mesh, and global batches laid over it.
+
+| axis   | splits                                                             |
+| data   | rows of the batch; parameters are copied                           |
+| fsdp   | rows of the batch, and one dimension of each large parameter       |
+| tensor | heads, MLP columns and vocabulary of each parameter                |
+
+Axes are of type Auto: the compiler places the collectives, and the model needs to know nothing of the mesh.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from umit_jax.batch import Batch
+
+AXES = ("data", "fsdp", "tensor")
+ROWS = PartitionSpec(("data", "fsdp"))
+
+
+class MeshError(ValueError):
+    """A mesh that does not fit the devices, or a batch that does not fit the mesh."""
+
+
+def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices (or `devices`). An axis left out is 1; one axis may be -1 and takes what is left.
+
+    Raises MeshError for an unknown axis, or sizes whose product is not the number of devices.
+    """
+    unknown = [name for name in axes if name not in AXES]
+    if unknown:
+        raise MeshError(f"mesh.{unknown[0]}: unknown axis, expected {' | '.join(AXES)}")
+    sizes = {name: int(axes.get(name, 1)) for name in AXES}
+    wrong = [name for name, size in sizes.items() if size < 1 and size != -1]
+    if wrong:
+        raise MeshError(f"mesh.{wrong[0]}: expected a positive size or -1, found {sizes[wrong[0]]}")
+    open_axes = [name for name, size in sizes.items() if size == -1]
+    if len(open_axes) > 1:
+        raise MeshError(f"mesh: only one axis may be -1, found {' and '.join(open_axes)}")
+    devices = jax.devices() if devices is None else devices
+    fixed = int(np.prod([size for size in sizes.values() if size > 0]))
+    if open_axes:
+        sizes[open_axes[0]] = len(devices) // fixed
+    if fixed * (sizes[open_axes[0]] if open_axes else 1) != len(devices):
+        shown = " x ".join(f"{name} {axes.get(name, 1)}" for name in AXES)
+        raise MeshError(f"mesh: {shown} does not fit {len(devices)} devices")
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over (data, fsdp); every field of a Batch has rows first."""
+    return NamedSharding(mesh, ROWS)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def row_shards(mesh: Mesh) -> int:
+    """How many parts the rows of a batch are split into."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def check_rows(mesh: Mesh, rows: int) -> None:
+    """Raises MeshError where a global batch of `rows` rows does not divide among the mesh."""
+    if rows % row_shards(mesh):
+        shown = f"mesh.data x mesh.fsdp = {mesh.shape['data']} x {mesh.shape['fsdp']}"
+        raise MeshError(f"data.rows: expected a multiple of {shown}, found {rows}")
+
+
+def data_process(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
+    """(index, count) to read rows by: processes whose devices hold the same rows read the same ones.
+
+    With one process per host and tensor parallelism inside a host this is (process_index, process_count).
+    Raises MeshError where processes share some rows and not others.
+    """
+    process = jax.process_index() if process is None else process
+    blocks = mesh.devices.reshape(row_shards(mesh), -1)
+    held: dict[int, list[int]] = {}
+    for block, devices in enumerate(blocks):
+        for owner in sorted({device.process_index for device in devices}):
+            held.setdefault(owner, []).append(block)
+    groups = sorted({tuple(held_blocks) for held_blocks in held.values()})
+    if sum(map(len, groups)) != len(blocks) or len({len(group) for group in groups}) != 1:
+        raise MeshError(f"mesh: processes hold overlapping rows: {groups}")
+    return groups.index(tuple(held[process])), len(groups)
+
+
+def global_batch(mesh: Mesh, local: Batch) -> Batch:
+    """This process's rows (numpy) -> the global batch; the rows of all processes together divide among the mesh."""
+    _, count = data_process(mesh)
+    sharding = batch_sharding(mesh)
+
+    def place(array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, array, (array.shape[0] * count, *array.shape[1:]))
+
+    return Batch(*(place(array) for array in local))

@@ -1,0 +1,238 @@
+"""Checkpoints: state and data position together, written in the background, whole or not there at all.
+
+    workdir/checkpoints/<step>/state   Orbax arrays: params, frozen, opt, step
+    workdir/checkpoints/<step>/data    JSON: position of the data stream (= steps done), totals, checksum per array
+
+Orbax writes into a folder of another name and renames it last, so a run that is killed while it saves leaves nothing
+that looks like a checkpoint. Its array files have no checksums of their own: ours are computed on the device, do not
+depend on the mesh, and are compared on every restore.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from umit_jax.model.config import ModelConfig
+from umit_jax.model.param import abstract_params
+from umit_jax.train.state import Params, TrainState, merge
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged or of another model; the message names the folder and the parameter."""
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written, as when the disk is full."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What a checkpoint says of itself. shapes: of each model parameter by path; position: steps of data consumed."""
+
+    position: int
+    shapes: dict[str, tuple[int, ...]]
+    optimizer_values: int
+
+
+class Checkpointer:
+    """Saves and restores one workdir's checkpoints; keeps the newest `keep`. Use as a context manager."""
+
+    def __init__(self, workdir: pathlib.Path, keep: int):
+        self.directory = workdir.resolve() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._saving = 0
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(self, kind: type | None, *_: Any) -> None:
+        if kind is None:
+            self._guard(self._manager.close)
+            return
+        with contextlib.suppress(Exception):  # the run has failed already: a failing save must not hide why
+            self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, data: dict[str, Any], step: int) -> None:
+        """Copies the state to the host and goes on; the writing happens in the background. Raises SaveError, also for
+        the save before this one."""
+        if step in self._manager.all_steps():
+            return
+        data = {"position": step, **data, "checksums": checksums(state._asdict())}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), data=ocp.args.JsonSave(data))
+        self._guard(self._manager.wait_until_finished)
+        self._saving = step
+        self._guard(lambda: self._manager.save(step, args=items, force=True))
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk. Raises SaveError if it failed."""
+        self._guard(self._manager.wait_until_finished)
+
+    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """(state, data) of the newest checkpoint under the shardings of `abstract`, on whatever mesh it was saved."""
+        step = self.latest
+        assert step is not None
+        path = self.directory / str(step)
+        state, data = _restore(path, abstract._asdict())
+        return TrainState(**state), data
+
+    def _guard(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:
+            path = self.directory / str(self._saving)
+            full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+            why = "no space left on the device" if full else _brief(error)
+            raise SaveError(f"{path}: checkpoint not saved: {why}") from error
+
+
+def load_params(
+    checkpoint: pathlib.Path, config: ModelConfig, shardings: Params | None = None, dtype: Any = jnp.float32
+) -> Params:
+    """All parameters of a checkpoints/<step> folder, trained and frozen, as one tree.
+
+    shardings: tree like the parameters'; without it everything goes to the first device. Raises CheckpointError for
+    a checkpoint of another model, naming the first parameter that differs, or a damaged one.
+    """
+    expected = flatten_dict(abstract_params(config), sep="/")
+    if shardings is None:
+        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        places: dict[str, Any] = dict.fromkeys(expected, one)
+    else:
+        places = flatten_dict(shardings, sep="/")
+    checkpoint = checkpoint.resolve()
+    saved = _saved_arrays(checkpoint)
+    groups: dict[str, str] = {p.split("/", 1)[1]: p for p in saved if p.split("/")[0] in ("params", "frozen")}
+    _check_same(
+        checkpoint, {p: tuple(saved[groups[p]].shape) for p in groups}, {p: s.shape for p, s in expected.items()}
+    )
+    wanted = {
+        groups[p]: jax.ShapeDtypeStruct(s.shape, saved[groups[p]].dtype, sharding=places[p])
+        for p, s in expected.items()
+    }
+    state, _ = _restore(checkpoint, unflatten_dict(wanted, sep="/"))
+    params = merge(state.get("params", {}), state.get("frozen", {}))
+    return jax.tree.map(lambda x: x.astype(dtype), params)
+
+
+def save_params(workdir: pathlib.Path, params: Params) -> None:
+    """Writes parameters that no training made (an import) as checkpoints/0, for load_params."""
+    with Checkpointer(workdir, keep=1) as checkpointer:
+        checkpointer.save(TrainState(params, {}, {}, jnp.zeros((), jnp.int32)), {"totals": {}}, 0)
+
+
+def read_metadata(checkpoint: pathlib.Path) -> Metadata:
+    """Reads no array. checkpoint: a checkpoints/<step> folder."""
+    checkpoint = checkpoint.resolve()
+    saved = _saved_arrays(checkpoint)
+    shapes = {
+        p.split("/", 1)[1]: tuple(meta.shape) for p, meta in saved.items() if p.split("/")[0] in ("params", "frozen")
+    }
+    optimizer_values = sum(int(np.prod(meta.shape)) for p, meta in saved.items() if p.startswith("opt/"))
+    return Metadata(_read_data(checkpoint)["position"], shapes, optimizer_values)
+
+
+def _bit_sum(x: jax.Array) -> jax.Array:
+    """Sum of (bits of a value) x (an odd number that depends on its place), modulo 2**32: any single flipped bit
+    changes it, and integer sums do not depend on how the array is sharded."""
+    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+    place = jnp.zeros(x.shape, jnp.uint32)
+    for axis in range(x.ndim):
+        place = place * jnp.uint32(x.shape[axis]) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
+
+
+@functools.cache
+def _bit_sums(platform: str) -> Callable[[list[jax.Array]], jax.Array]:
+    options = {"xla_backend_optimization_level": 0} if platform == "cpu" else None  # compiles in a fraction of the time
+    return jax.jit(lambda leaves: jnp.stack([_bit_sum(leaf) for leaf in leaves]), compiler_options=options)
+
+
+def checksums(tree: Any) -> dict[str, int]:
+    """Checksum of each array by path; collective where arrays span processes."""
+    leaves = jax.tree.leaves(tree)
+    platform = next(iter(leaves[0].sharding.device_set)).platform
+    return dict(zip(_paths(tree), np.asarray(_bit_sums(platform)(leaves)).tolist(), strict=True))
+
+
+def _paths(tree: Any) -> list[str]:
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+
+
+def _saved_arrays(checkpoint: pathlib.Path) -> dict[str, Any]:
+    """Array metadata (shape, dtype) by path, as saved."""
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            tree = reader.metadata(checkpoint / "state").item_metadata.tree
+        return dict(zip(_paths(tree), jax.tree.leaves(tree), strict=True))
+    except Exception as error:
+        raise CheckpointError(f"{checkpoint / 'state'}: damaged checkpoint: {_brief(error)}") from error
+
+
+def _read_data(checkpoint: pathlib.Path) -> dict[str, Any]:
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            data = reader.restore(checkpoint / "data")
+        if not isinstance(data["position"], int) or not isinstance(data["checksums"], dict):
+            raise ValueError("expected position and checksums")
+        return data
+    except Exception as error:
+        raise CheckpointError(f"{checkpoint / 'data'}: damaged checkpoint: {_brief(error)}") from error
+
+
+def _check_same(checkpoint: pathlib.Path, saved: dict[str, Any], expected: dict[str, Any]) -> None:
+    for path in sorted(saved.keys() | expected.keys()):
+        found, want = saved.get(path, "nothing"), expected.get(path, "nothing")
+        if found != want:
+            raise CheckpointError(f"{checkpoint}: checkpoint of another model: {path}: expected {want}, found {found}")
+
+
+def _restore(checkpoint: pathlib.Path, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays of `abstract` (a part of what was saved) and the data item, with every checksum compared."""
+    saved, data = _saved_arrays(checkpoint), _read_data(checkpoint)
+    wanted = dict(zip(_paths(abstract), jax.tree.leaves(abstract), strict=True))
+    if "step" in wanted:  # a whole state, not only parameters
+        _check_same(
+            checkpoint,
+            {p: (tuple(s.shape), str(s.dtype)) for p, s in saved.items()},
+            {p: (tuple(s.shape), str(s.dtype)) for p, s in wanted.items()},
+        )
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            args = ocp.args.PyTreeRestore(
+                item=abstract,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                partial_restore=True,
+            )
+            state = reader.restore(checkpoint / "state", args=args)
+    except Exception as error:
+        raise CheckpointError(f"{checkpoint / 'state'}: damaged checkpoint: {_brief(error)}") from error
+    for path, found in checksums(state).items():
+        expected = data["checksums"].get(path)
+        if found != expected:
+            raise CheckpointError(
+                f"{checkpoint}: damaged checkpoint: {path}: expected checksum {expected}, found {found}"
+            )
+    return state, data
+
+
+def _brief(error: BaseException) -> str:
+    """The first 300 characters of an error on one line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -1,0 +1,226 @@
+"""The training loop: shardings -> state (restored, loaded or new) -> one compiled step -> log, checkpoint, repeat.
+
+The host stays one step ahead of the device: the numbers of step n are fetched while step n + 1 runs, except where a
+checkpoint is due, because what is saved must be known to be good.
+"""
+
+import contextlib
+import logging
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
+
+from umit_jax.batch import Batch, check_batch
+from umit_jax.model.config import ModelConfig
+from umit_jax.model.param import abstract_params
+from umit_jax.parallel.mesh import check_rows, global_batch
+from umit_jax.train import optimizer as optimizers
+from umit_jax.train.checkpoint import Checkpointer
+from umit_jax.train.metrics import MetricsLog, Totals, row
+from umit_jax.train.preemption import Preempted, StopRequest
+from umit_jax.train.progress import Progress
+from umit_jax.train.samples import all_ids
+from umit_jax.train.state import Params, TrainState, abstract_state, create
+from umit_jax.train.step import Compute, make_step
+from umit_jax.train.workdir import claim
+
+log = logging.getLogger(__name__)
+
+
+class BatchInfo(Protocol):
+    """What the stream says of this process's part of a batch."""
+
+    sample_ids: list[list[str]]  # per row
+
+
+class Stream(Protocol):
+    """The data: batch number `step` (from 0) is a function of the step alone, so one integer is its position."""
+
+    def batches(self, start_step: int) -> Iterator[tuple[Batch, Any]]:
+        """This process's rows of batches start_step, start_step + 1, ... without end, each with its BatchInfo."""
+        ...
+
+
+class Diverged(ArithmeticError):  # noqa: N818
+    """Loss or gradient is not finite; the message names the step and its samples."""
+
+
+class BatchError(ValueError):
+    """A batch that does not fit the model; the message names the field."""
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    model_config: ModelConfig,
+    stream: Stream,
+    workdir: pathlib.Path,
+    mesh: Mesh,
+    init_params: Callable[[Params], Params] | None = None,
+) -> dict[str, Any]:
+    """Trains to config.steps and returns the summary. Parameters come from, in this order: 1. the newest checkpoint of
+    the workdir, with optimizer state and data position; 2. init_params(tree of shardings); 3. random numbers.
+
+    Raises Preempted (saved, run again), Diverged, and errors of configuration that name the key.
+    """
+    claim(workdir, config)
+    check_rows(mesh, config.data.rows)
+    paths = flatten_dict(abstract_params(model_config), sep="/").keys()
+    trained, frozen = optimizers.multipliers(paths, config.optimizer.patterns)
+    rate = optimizers.schedule(config.optimizer, config.steps)
+    optimizer = optimizers.adamw(config.optimizer, rate, trained)
+    compute = Compute(jnp.dtype(config.compute_dtype), config.remat, config.loss_chunk, config.attention)
+    abstract = abstract_state(model_config, mesh, optimizer, frozen, compute.dtype)
+    step_fn = make_step(model_config, abstract, optimizer, rate, mesh, compute)
+
+    with Checkpointer(workdir, config.keep) as checkpoints, _compilations("train_step") as compilations:
+        data: dict[str, Any] = {}
+        if checkpoints.latest is not None:
+            state, data = checkpoints.restore(abstract)
+            log.info("resumed at step %d from %s", data["position"], checkpoints.directory)
+        else:
+            state = create(model_config, abstract, optimizer, config.seed, init_params)
+        sizes = {"trained_parameters": _size(state.params), "frozen_parameters": _size(state.frozen)}
+        start, totals = data.get("position", 0), Totals(data.get("totals"))
+        run = _Run(config, model_config, workdir, mesh, totals, start)
+        with contextlib.closing(run), StopRequest() as stop:
+            run.steps(step_fn, state, stream, checkpoints, stop)
+    return {
+        "step": totals.steps,
+        **{key: value for key, value in totals.to_json().items() if key != "steps"},
+        "compilations": len(compilations),
+        "compile_seconds": round(sum(compilations), 2),
+        "step_seconds": run.median_seconds(),
+        **sizes,
+        "resumed_from": start,
+        "checkpoint": str(checkpoints.directory / str(checkpoints.latest)),
+    }
+
+
+class _Run:
+    """The steps of one process from `start` on, with everything that is written down about them."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        model_config: ModelConfig,
+        workdir: pathlib.Path,
+        mesh: Mesh,
+        totals: Totals,
+        start: int,
+    ):
+        self.config, self.model_config, self.mesh, self.totals, self.start = config, model_config, mesh, totals, start
+        self.metrics = MetricsLog(workdir, start, write=jax.process_index() == 0)
+        self.progress = Progress(start, config.steps, config.log_every)
+        self.seconds: list[float] = []
+        self.last_time = time.monotonic()
+
+    def steps(
+        self,
+        step_fn: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]],
+        state: TrainState,
+        stream: Stream,
+        checkpoints: Checkpointer,
+        stop: StopRequest,
+    ) -> None:
+        config, pending = self.config, None
+        if self.start >= config.steps:
+            return
+        for step, (local, info) in zip(
+            range(self.start + 1, config.steps + 1), stream.batches(self.start), strict=False
+        ):
+            self._check(local, step)
+            batch = global_batch(self.mesh, local)
+            state, metrics = step_fn(state, batch)
+            if pending is not None:
+                self._finish(*pending)
+            pending = (step, metrics, info, _slots(batch))
+            leaving = stop.reached(step)
+            if leaving or step == config.steps or step % config.checkpoint_every == 0:
+                self._finish(*pending)
+                pending = None
+                self.metrics.sync()
+                checkpoints.save(state, {"totals": self.totals.to_json()}, step)
+            if leaving:
+                checkpoints.wait()
+                raise Preempted(f"asked to stop: step {step} of {config.steps} is saved; the same command resumes")
+        if self.totals.steps < config.steps:
+            raise BatchError(f"data: the stream ended after {self.totals.steps} of {config.steps} steps")
+        checkpoints.wait()
+
+    def _finish(self, step: int, metrics: dict[str, Any], info: BatchInfo, slots: tuple[int, int]) -> None:
+        """Fetches the numbers of a step, checks and writes them."""
+        metrics = jax.device_get(metrics)
+        now = time.monotonic()
+        seconds, self.last_time = now - self.last_time, now
+        line = row(step, metrics, slots, seconds)
+        bad = [name for name in ("loss", "grad_norm") if not math.isfinite(line[name])]
+        if bad or self.config.log_samples:
+            ids = all_ids(self.mesh, info.sample_ids)
+            if bad:
+                what = ", ".join(f"{name} is {line[name]}" for name in bad)
+                raise Diverged(f"step {step}: {what}; samples: {', '.join(ids)}")
+            line["sample_ids"] = ids
+        if step > self.start + 1:  # the first one's time is compilation
+            self.seconds.append(seconds)
+        self.totals.add(line)
+        self.metrics.write(line)
+        if step % self.config.log_every == 0:
+            self.metrics.plot(line)
+        self.progress.update(line)
+
+    def _check(self, batch: Batch, step: int) -> None:
+        """What would otherwise be clamped in silence on the device."""
+        if step == self.start + 1:
+            check_batch(batch)
+            values = self.model_config.vision.patch_values
+            if batch.patches_BPC.shape[2] != values:
+                raise BatchError(f"patches_BPC: expected {values} values per patch, found {batch.patches_BPC.shape[2]}")
+        for name in ("tokens_BS", "targets_BS"):
+            tokens = getattr(batch, name)
+            if tokens.max(initial=0) >= self.model_config.text.vocab_size or tokens.min(initial=0) < 0:
+                size = self.model_config.text.vocab_size
+                raise BatchError(
+                    f"{name}: expected ids 0..{size - 1} of the model's vocabulary, "
+                    f"found {tokens.min()}..{tokens.max()} at step {step}"
+                )
+
+    def median_seconds(self) -> float | None:
+        return round(float(np.median(self.seconds)), 4) if self.seconds else None
+
+    def close(self) -> None:
+        self.progress.close()
+        self.metrics.close()
+
+
+def _slots(batch: Batch) -> tuple[int, int]:
+    """Tokens and patches that the global batch has room for."""
+    return math.prod(batch.tokens_BS.shape), math.prod(batch.patches_BPC.shape[:2])
+
+
+def _size(tree: Any) -> int:
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+@contextlib.contextmanager
+def _compilations(name: str) -> Iterator[list[float]]:
+    """Seconds of every compilation of the jitted function `name` while the context is open."""
+    seconds: list[float] = []
+
+    def listen(event: str, duration: float, **details: Any) -> None:
+        if event.endswith("backend_compile_duration") and name in str(details.get("fun_name")):
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seconds
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

@@ -1,0 +1,120 @@
+"""What a run writes down: metrics.jsonl (every step exactly once, over any number of restarts), TensorBoard, totals.
+
+One line of metrics.jsonl:
+    {"step", "loss", "weight", "loss_per_task", "weight_per_task", "learning_rate", "grad_norm", "tokens",
+     "fill_tokens", "fill_patches", "seconds"} and "sample_ids" with config.log_samples.
+loss is nats per unit of weight; tokens counts what is not padding; fill is the share that is not padding.
+"""
+
+import json
+import os
+import pathlib
+from typing import IO, Any
+
+from tensorboardX import SummaryWriter
+
+from umit_jax.batch import TASKS
+
+
+def row(step: int, metrics: dict[str, Any], slots: tuple[int, int], seconds: float) -> dict[str, Any]:
+    """The line of one step. metrics: the step's, on the host. slots: (tokens, patches) that the batch has room for."""
+    weight = float(metrics["weight"])
+    by_task = {
+        task: (float(loss) / float(w), float(w))
+        for task, loss, w in zip(TASKS, metrics["loss_sum_T"], metrics["weight_T"], strict=True)
+        if w > 0
+    }
+    tokens, patches = int(metrics["tokens"]), int(metrics["patches"])
+    return {
+        "step": step,
+        "loss": float(metrics["loss_sum"]) / weight if weight else 0.0,
+        "weight": weight,
+        "loss_per_task": {task: loss for task, (loss, _) in by_task.items()},
+        "weight_per_task": {task: w for task, (_, w) in by_task.items()},
+        "learning_rate": float(metrics["learning_rate"]),
+        "grad_norm": float(metrics["grad_norm"]),
+        "tokens": tokens,
+        "fill_tokens": tokens / slots[0],
+        "fill_patches": patches / slots[1] if slots[1] else 0.0,
+        "seconds": round(seconds, 4),
+    }
+
+
+class Totals:
+    """Sums over all steps since step 0; saved with the checkpoint, so that they survive a restart."""
+
+    def __init__(self, saved: dict[str, Any] | None = None):
+        saved = saved or {}
+        self.steps = int(saved.get("steps", 0))
+        self.tokens_seen = int(saved.get("tokens_seen", 0))
+        self.fill_tokens = float(saved.get("fill_tokens", 0.0))
+        self.fill_patches = float(saved.get("fill_patches", 0.0))
+        self.loss = saved.get("loss")
+        self.loss_per_task: dict[str, float] = dict(saved.get("loss_per_task", {}))
+
+    def add(self, line: dict[str, Any]) -> None:
+        self.steps = line["step"]
+        self.tokens_seen += line["tokens"]
+        self.fill_tokens += (line["fill_tokens"] - self.fill_tokens) / self.steps
+        self.fill_patches += (line["fill_patches"] - self.fill_patches) / self.steps
+        self.loss = line["loss"]
+        self.loss_per_task.update(line["loss_per_task"])
+
+    def to_json(self) -> dict[str, Any]:
+        """loss is the last step's; loss_per_task each task's last; fill the mean over all steps."""
+        return dict(vars(self))
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard of a run that goes on after `step`; lines beyond it are cut off.
+
+    write is False on all processes but the first.
+    """
+
+    def __init__(self, workdir: pathlib.Path, step: int, write: bool):
+        self._file: IO[str] | None = None
+        self._board: SummaryWriter | None = None
+        if write:
+            path = workdir / "metrics.jsonl"
+            truncate(path, step)
+            self._file = path.open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def write(self, line: dict[str, Any]) -> None:
+        if self._file:
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def plot(self, line: dict[str, Any]) -> None:
+        if self._board:
+            for key in ("loss", "learning_rate", "grad_norm", "tokens", "fill_tokens", "fill_patches", "seconds"):
+                self._board.add_scalar(key, line[key], line["step"])
+            for task, loss in line["loss_per_task"].items():
+                self._board.add_scalar(f"loss/{task}", loss, line["step"])
+
+    def sync(self) -> None:
+        """To the disk: called before a checkpoint is saved, so that no checkpoint is ahead of the log."""
+        if self._file:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def truncate(path: pathlib.Path, step: int) -> None:
+    """Cuts metrics.jsonl after the line of `step`: later steps will be taken again. A torn last line goes too."""
+    if not path.exists():
+        return
+    kept = 0
+    with path.open("rb+") as file:
+        for line in file:
+            try:
+                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                    break
+            except (ValueError, KeyError, TypeError):
+                break
+            kept += len(line)
+        file.truncate(kept)
