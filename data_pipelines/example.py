@@ -128,16 +128,16 @@ def build_prompt(record: Record, tokenizer: Tokenizer, processing: Processing) -
 
 
 def _fill(record: Record, plan: Outline, tokenizer: Tokenizer, processing: Processing) -> Example:
-    pads = (tokenizer.special_ids["<|image_pad|>"], tokenizer.special_ids["<|video_pad|>"])
+    image_pad, video_pad = tokenizer.special_ids["<|image_pad|>"], tokenizer.special_ids["<|video_pad|>"]
     ids, counts = np.array(plan.ids, np.int32), np.ones(len(plan.ids), np.int64)
-    places = np.flatnonzero(np.isin(ids, pads))
+    places = np.flatnonzero((ids == image_pad) | (ids == video_pad))
     if len(places) != len(plan.spans):
         raise ExampleError(record, "images and places differ", f"{len(plan.spans)} spans, {len(places)} pad tokens")
     counts[places] = [span.tokens(plan.merge) for span in plan.spans]
     tokens_S = np.repeat(ids, counts)
     learned_S = np.repeat(np.array(plan.learned, bool), counts)
     starts = np.cumsum(counts) - counts
-    vision_S = np.isin(tokens_S, pads)
+    vision_S = (tokens_S == image_pad) | (tokens_S == video_pad)
     patches_PC, segments_P = _patches(record, plan.spans, processing)
     grids = [span.grid for span in plan.spans]
     return Example(

@@ -10,6 +10,7 @@ that every text comes back exactly and both libraries agree on every id:
 - scores are multiples of 1/32, so that sums are exact and ties fall alike in float32 and float64.
 """
 
+import hashlib
 import io
 import itertools
 import json
@@ -59,6 +60,11 @@ class Tokenizer:
     @property
     def eos_ids(self) -> tuple[int, ...]:
         return self.special_ids["<|im_end|>"], self.special_ids["<|endoftext|>"]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of tokenizer.json: two tokenizers with the same one give the same ids."""
+        return hashlib.sha256(self._files["tokenizer.json"]).hexdigest()
 
     def token_id(self, name: str) -> int:
         index = self._backend.token_to_id(name)

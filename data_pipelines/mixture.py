@@ -1,0 +1,208 @@
+"""The training stream: shard sets and weights -> this host's packed batches, from any step on.
+
+    shards -> lengths -> row plan -> Grain: planned row -> records -> examples -> Batch -> prefetch
+
+A global batch is `rows` consecutive rows of the plan; host p of n takes the p-th n-th of them, in order. So the global
+batch is the same array on any number of hosts, and the position of the stream is the step alone.
+"""
+
+import collections
+import dataclasses
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from data_pipelines.example import Example, Limits, build_example
+from data_pipelines.image import Processing
+from data_pipelines.lengths import LengthError, Sizes, fit, measure
+from data_pipelines.pack import BatchInfo, batch_info, pack_rows
+from data_pipelines.plan import Row, RowPlan
+from data_pipelines.shards import RecordSource, open_shards
+from data_pipelines.tokenizer import Tokenizer
+from umit_jax.batch import Batch
+
+__all__ = ["BatchInfo", "Stream", "StreamError", "make_stream"]
+_ENDLESS = 1 << 40  # rows; Grain wants a length
+_THREADS = 2
+
+
+class StreamError(ValueError):
+    """A data setting that cannot be; the message names the field of the config."""
+
+
+def make_stream(
+    data: Any,
+    sources: Mapping[Path, float],
+    tokenizer: Tokenizer,
+    processing: Processing,
+    *,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    cache_bytes: int = 256 << 20,
+) -> "Stream":
+    """The stream of a training config's `data` section.
+
+    data: split, tasks, row_tokens, row_patches, rows, oversize, window, workers, prefetch as attributes. sources: shard
+    directory -> times per epoch. cache_dir: where lengths and the plan are kept between runs. cache_bytes: memory of
+    this host for examples that come again (a small set is decoded once).
+    """
+    if process_count < 1 or data.rows % process_count or not 0 <= process_index < process_count:
+        raise StreamError(f"data.rows: {data.rows} rows cannot be shared by {process_count} hosts")
+    if data.rows < 1 or data.workers < 0 or data.prefetch < 1:
+        raise StreamError("data: rows and prefetch must be at least 1 and workers at least 0")
+    if data.row_patches % processing.merge**2:
+        raise StreamError(f"data.row_patches: expected a multiple of {processing.merge**2}, found {data.row_patches}")
+    limits = Limits(data.row_tokens, data.row_patches)
+    opened, sizes = [], []
+    for directory in sources:
+        source = open_shards(directory, data.split)
+        lengths = measure(source, tokenizer, processing, cache_dir)
+        found = fit(source, lengths, tokenizer, processing, limits, data.oversize, data.tasks)
+        if not len(found.index_M):
+            wanted = f" of tasks {', '.join(data.tasks)}" if data.tasks else ""
+            raise LengthError(f"{directory}: no usable sample{wanted} in split {data.split!r}")
+        opened.append(source)
+        sizes.append(found)
+    plan = RowPlan(
+        sizes,
+        list(sources.values()),
+        row_tokens=data.row_tokens,
+        row_patches=data.row_patches,
+        window=data.window,
+        seed=seed,
+        cache_dir=cache_dir,
+    )
+    loader = _Loader(opened, tokenizer, processing, limits, cache_bytes // max(data.workers, 1))
+    return Stream(plan, loader, sizes, data.rows, process_index, process_count, data.workers, data.prefetch)
+
+
+class Stream:
+    """Endless batches of this host. rows_per_epoch, steps_per_epoch: of the first epoch."""
+
+    def __init__(
+        self,
+        plan: RowPlan,
+        loader: "_Loader",
+        sizes: Sequence[Sizes],
+        rows: int,
+        process_index: int,
+        process_count: int,
+        workers: int,
+        prefetch: int,
+    ) -> None:
+        self.plan, self.rows, self._loader, self._sizes = plan, rows, loader, sizes
+        self.local_rows, self.process_index = rows // process_count, process_index
+        self.workers, self.prefetch = workers, prefetch
+        self.rows_per_epoch = plan.rows_in_epoch(0)
+        self.steps_per_epoch = self.rows_per_epoch / rows
+
+    def summary(self) -> dict[str, Any]:
+        """Known before the first step: samples and rows of an epoch, fill rates, what was shrunk or left out."""
+        fill_tokens, fill_patches = self.plan.fill(0)
+        dropped = [entry for sizes in self._sizes for entry in sizes.dropped]
+        return {
+            "samples_per_epoch": self.plan.samples_in_epoch(0),
+            "rows_per_epoch": self.rows_per_epoch,
+            "steps_per_epoch": self.steps_per_epoch,
+            "fill_tokens": fill_tokens,
+            "fill_patches": fill_patches,
+            "shrunk": [id for sizes in self._sizes for id in sizes.shrunk],
+            "dropped": dropped,
+            "dropped_reasons": dict(collections.Counter(entry["reason"] for entry in dropped)),
+        }
+
+    def row_samples(self, step: int) -> list[list[tuple[int, int]]]:
+        """(source, record index) of the samples of each row of the global batch of a step."""
+        return [self.plan.row(step * self.rows + r) for r in range(self.rows)]
+
+    def batches(self, start_step: int = 0) -> Iterator[tuple[Batch, BatchInfo]]:
+        """This host's part of the global batches from start_step on, decoded ahead; close the iterator when done."""
+        import grain  # imports jax where that is installed, so not before it is needed
+
+        first = self.process_index * self.local_rows
+        rows = grain.MapDataset.source(_HostRows(self.plan, self.rows, first, self.local_rows))
+        batches = rows[start_step * self.local_rows :].map(self._loader.load)
+        batches = batches.batch(self.local_rows, drop_remainder=True, batch_fn=self._loader.pack)
+        ahead = grain.ReadOptions(num_threads=min(_THREADS, self.prefetch), prefetch_buffer_size=self.prefetch)
+        stream = batches.to_iter_dataset(ahead)
+        if self.workers:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, and ours is no absl program
+            each = max(1, self.prefetch // self.workers)
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(self.workers, each))
+        iterator = iter(stream)
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _HostRows:
+    """One host's rows as a Grain source: its i-th row is row i % local of its part of global batch i // local."""
+
+    plan: RowPlan
+    rows: int
+    first: int
+    local: int
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, i: int) -> Row:
+        return self.plan.row(i // self.local * self.rows + self.first + i % self.local)
+
+
+class _Loader:
+    """Planned row -> examples, keeping the latest within a bound of memory; rows of examples -> Batch."""
+
+    def __init__(
+        self,
+        sources: Sequence[RecordSource],
+        tokenizer: Tokenizer,
+        processing: Processing,
+        limits: Limits,
+        cache_bytes: int,
+    ) -> None:
+        self.sources, self.tokenizer, self.processing, self.limits = sources, tokenizer, processing, limits
+        self.cache_bytes = cache_bytes
+        self._set_up()
+
+    def _set_up(self) -> None:
+        self._kept: collections.OrderedDict[tuple[int, int], Example] = collections.OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_kept", "_bytes", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._set_up()
+
+    def load(self, row: Row) -> list[Example]:
+        return [self._example(*sample) for sample in row]
+
+    def pack(self, rows: Sequence[list[Example]]) -> tuple[Batch, BatchInfo]:
+        size = self.limits.tokens, self.limits.patches
+        return pack_rows(rows, *size, self.processing.patch_values), batch_info(rows, *size)
+
+    def _example(self, source: int, index: int) -> Example:
+        key = source, index
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        example = build_example(self.sources[source][index], self.tokenizer, self.processing, self.limits)
+        with self._lock:
+            if key not in self._kept and example.nbytes <= self.cache_bytes:
+                self._kept[key] = example
+                self._bytes += example.nbytes
+                while self._bytes > self.cache_bytes:
+                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return example

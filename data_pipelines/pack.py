@@ -1,0 +1,67 @@
+"""Rows of examples -> one Batch of static shape, and what is in it.
+
+Each sample becomes a segment of its row; its positions start at 0, its patches follow those of the sample before, and
+its patch segments and vision indices are moved on accordingly. What is left of a row is padding.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from data_pipelines.example import Example
+from umit_jax.batch import TASKS, Batch, empty_batch
+
+
+class PackError(ValueError):
+    """Examples that do not fit their row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchInfo:
+    """What a host batch holds: ids of the samples of each row, tokens that are not padding, and the parts of all tokens
+    and patches that are not."""
+
+    sample_ids: tuple[tuple[str, ...], ...]
+    tokens: int
+    fill_tokens: float
+    fill_patches: float
+
+
+def pack_rows(rows: Sequence[Sequence[Example]], row_tokens: int, row_patches: int, patch_values: int = 1176) -> Batch:
+    """Batch of len(rows) rows; a row may be empty. Raises PackError naming the first sample that does not fit."""
+    batch = empty_batch(len(rows), row_tokens, row_patches, patch_values)
+    for b, row in enumerate(rows):
+        token = patch = patch_segment = 0
+        for number, example in enumerate(row, start=1):
+            tokens, patches = len(example.tokens_S), len(example.patches_PC)
+            if token + tokens > row_tokens or patch + patches > row_patches:
+                raise PackError(
+                    f"sample {example.id!r}: {tokens} tokens and {patches} patches do not fit into the "
+                    f"{row_tokens - token} and {row_patches - patch} left of row {b}"
+                )
+            at, patch_at = (b, slice(token, token + tokens)), (b, slice(patch, patch + patches))
+            batch.tokens_BS[at] = example.tokens_S
+            batch.positions_BS3[at] = example.positions_S3
+            batch.segments_BS[at] = number
+            batch.targets_BS[at] = example.targets_S
+            batch.weights_BS[at] = example.weights_S
+            batch.tasks_BS[at] = TASKS.index(example.task)
+            index = example.vision_index_S
+            batch.vision_index_BS[at] = index + (index >= 0) * (patch // 4)
+            if patches:
+                batch.patches_BPC[patch_at] = example.patches_PC
+                batch.patch_hw_BP2[patch_at] = example.patch_hw_P2
+                batch.patch_segments_BP[patch_at] = example.patch_segments_P + patch_segment
+                patch_segment += int(example.patch_segments_P[-1])
+            token, patch = token + tokens, patch + patches
+    return batch
+
+
+def batch_info(rows: Sequence[Sequence[Example]], row_tokens: int, row_patches: int) -> BatchInfo:
+    tokens = sum(len(example.tokens_S) for row in rows for example in row)
+    patches = sum(len(example.patches_PC) for row in rows for example in row)
+    return BatchInfo(
+        sample_ids=tuple(tuple(example.id for example in row) for row in rows),
+        tokens=tokens,
+        fill_tokens=tokens / (len(rows) * row_tokens),
+        fill_patches=patches / (len(rows) * row_patches),
+    )
