@@ -17,6 +17,8 @@ from umit_jax.convert.from_hf import params_from
 from umit_jax.convert.keymap import hub_name
 from umit_jax.model.config import ModelConfig
 
+torch.set_num_threads(1)  # tiny models: more threads only wait for each other
+
 IMAGE, VIDEO, START, END = 90, 91, 92, 93
 
 # name: heads, kv heads, head size, mrope_section, text layers, tied, vision layers, vision heads, vision head size

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from umit_jax.convert.keymap import Tensor, hub_name, tensors, to_ours
 from umit_jax.model.config import ConfigError, ModelConfig
@@ -45,7 +45,7 @@ def read(directory: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"{directory}: no *.safetensors file")
-    handles = [safe_open(file, framework="numpy") for file in files]
+    handles = [_open(file) for file in files]
     where = {hub_name(name): (handle, name) for handle in handles for name in handle.keys()}  # noqa: SIM118
 
     def load(name: str) -> np.ndarray:
@@ -90,6 +90,13 @@ def _place(params: dict[str, Any], tensor: Tensor, value: np.ndarray, config: Mo
         layers = config.vision.layers if groups[0] == "vision" else config.text.layers
         node[name] = np.empty((layers, *tensor.ours), value.dtype)
     node[name][tensor.layer] = value
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: cannot read ({error})") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
