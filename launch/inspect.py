@@ -63,7 +63,7 @@ def _checkpoint(directory: pathlib.Path) -> dict[str, Any]:
         "data_position": metadata.position,
         **_parameters(metadata.shapes),
         "optimizer_values": metadata.optimizer_values,
-        "layers": {"vision": config.vision.depth, "decoder": config.text.num_layers},
+        "layers": {"vision": config.vision.layers, "decoder": config.text.layers},
         "files": sorted(p.name for p in checkpoint.model_dir.iterdir()),
     }
 

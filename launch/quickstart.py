@@ -91,7 +91,7 @@ def _commands(workdir: pathlib.Path, patients: int, steps: list[int] | None) -> 
 
 def _step(name: str, command: list[str]) -> None:
     print(f"\n== {name}: umit {' '.join(command)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "launch.cli", *command], check=False)
+    done = subprocess.run([sys.executable, "-m", "launch", *command], check=False)
     if done.returncode:
         raise StepError(f"{name} ended with exit status {done.returncode}; the same command goes on from here")
 

@@ -78,7 +78,7 @@ def _write_model_dir(
         elif config.tokenizer:
             load_tokenizer(pathlib.Path(config.tokenizer)).save(aside)
         else:
-            train_sentencepiece(_texts(sources), aside, config.vocab_size)
+            train_sentencepiece(_texts(sources), aside, config.vocab_size, phrases=config.tokenizer_phrases)
         if start is not None:
             shutil.copy(start.model_dir / "config.json", aside / "config.json")
         else:
@@ -101,9 +101,15 @@ def _write_model_dir(
 
 
 def _texts(sources: dict[pathlib.Path, float]) -> Iterator[str]:
-    """Every turn of the training split, all tasks: the corpus a tokenizer is trained on."""
+    """Every turn of the training split, all tasks: the corpus a tokenizer is trained on.
+
+    Sentencepiece counts a line that comes again once, so the fixed words of the chat format stand before every turn.
+    """
+    from data_pipelines.chat import SYSTEM
     from data_pipelines.shards import open_shards
 
     for directory in sources:
         for record in open_shards(directory, "train"):
-            yield from (turn.text for turn in record.turns)
+            for turn in record.turns:
+                yield turn.text
+                yield from (f"{words}{turn.text}" for words in (SYSTEM, "system", turn.role))

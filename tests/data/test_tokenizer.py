@@ -16,10 +16,10 @@ pieces = st.one_of(st.text(), st.sampled_from(PROBES), st.sampled_from(CORPUS[:5
 texts = st.lists(pieces, max_size=6).map("".join)
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
+@pytest.fixture(scope="module", params=["words", "phrases"])
+def directory(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("tokenizer")
-    train_sentencepiece(CORPUS, directory, 600)
+    train_sentencepiece(CORPUS, directory, 600, phrases=request.param == "phrases")
     return directory
 
 

@@ -24,7 +24,7 @@ def umit(*args, check=True, **kwargs):
     """Runs `umit ARGS`; returns the finished process, with .summary from --json where it succeeded."""
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     env.pop("XLA_FLAGS", None)
-    command = [sys.executable, "-m", "launch.cli", *map(str, args)]
+    command = [sys.executable, "-m", "launch", *map(str, args)]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, **kwargs)
     if check:
         assert done.returncode == 0, done.stderr

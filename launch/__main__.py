@@ -1,0 +1,5 @@
+"""`python -m launch` is `umit`."""
+
+from launch.cli import entry
+
+entry()
