@@ -68,10 +68,12 @@ def test_special_tokens_are_one_id_each_reachable_by_name(tokenizer):
         tokenizer.token_id("<|nonsense|>")
 
 
-def test_training_twice_gives_the_same_files(directory, tmp_path):
-    train_sentencepiece(CORPUS, tmp_path, 600)
-    for path in directory.iterdir():
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+@pytest.mark.parametrize("phrases", [False, True])
+def test_training_twice_gives_the_same_files(phrases, tmp_path):
+    for name in ("a", "b"):
+        train_sentencepiece(CORPUS, tmp_path / name, 600, phrases=phrases)
+    for path in (tmp_path / "a").iterdir():
+        assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_saved_copy_is_the_same_tokenizer(tokenizer, directory, tmp_path):
