@@ -5,6 +5,7 @@ import importlib
 import pathlib
 from typing import Any
 
+from data_pipelines.media.volume import WINDOWS
 from launch.cli import UsageError, nearest
 
 # name -> (what it is, where to get it). The module is data_pipelines.sources.NAME with prepare(source, out, **options).
@@ -26,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
     parser.add_argument("--workers", type=int, default=1, help="processes (phantom)")
     parser.add_argument("--cache", type=pathlib.Path, help="where fetched packages are kept (sampler)")
+    parser.add_argument("--modality", help="DICOM code of the volumes, such as CT or MR (nifti_folder)")
+    parser.add_argument("--window", choices=sorted(WINDOWS), help="CT window (dicom_folder, nifti_folder)")
+    parser.add_argument("--license", help="licence noted in every record (dicom_folder, nifti_folder)")
     parser.add_argument("--allow-burned-in", action="store_true", help="accept images that may show burned-in text")
 
 
@@ -55,7 +59,11 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
                 raise UsageError(f"--{flag} is required for {args.name}")
             if not value.exists():
                 raise UsageError(f"--{flag}: no such file or directory: {value}")
-        return {"labels": args.labels, "seed": args.seed, "allow_burned_in": args.allow_burned_in}
+        options = {"labels": args.labels, "seed": args.seed, "allow_burned_in": args.allow_burned_in}
+        stated = {key: getattr(args, key) for key in ("modality", "window", "license") if getattr(args, key)}
+        if "modality" in stated and args.name == "dicom_folder":
+            raise UsageError("--modality: a DICOM file states its own")
+        return options | stated
     if args.name == "phantom":
         if args.patients is None or args.patients < 2:
             raise UsageError(f"--patients: expected at least 2, found {args.patients}")
