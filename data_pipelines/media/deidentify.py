@@ -16,6 +16,7 @@ import hmac
 import math
 import os
 import secrets
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -111,15 +112,14 @@ def patient_key(beside: Path | None, cache: Path) -> bytes:
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=KEY_FILE) as file:  # created with mode 0600
+                file.write(secrets.token_bytes(_KEY_BYTES))
+                file.flush()
+                os.link(file.name, folder / KEY_FILE)  # whole or not at all, and never over another's
         except OSError:
-            if (folder / KEY_FILE).is_file():  # another process was faster
-                return _read_key(folder / KEY_FILE)
-            continue
-        with os.fdopen(handle, "wb") as file:
-            key = secrets.token_bytes(_KEY_BYTES)
-            file.write(key)
-        return key
+            if not (folder / KEY_FILE).is_file():
+                continue
+        return _read_key(folder / KEY_FILE)
     raise OSError(f"{KEY_FILE}: cannot write the patient key in {' or '.join(str(f) for f in folders)}")
 
 

@@ -1,0 +1,84 @@
+"""A file is shown by what it holds, whatever its name, and as it is stored volumes turn to LPS."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from data_pipelines.media import MediaError
+from data_pipelines.media.raster import decode, encode_png
+from data_pipelines.media.show import show, shown_size
+from data_pipelines.media.volume import WINDOWS
+from tests.media.dicom_files import series, write
+
+CT = np.random.default_rng(0).integers(-1000, 1000, (30, 20)).astype(np.int16)
+
+
+def test_a_picture_a_dicom_file_and_a_volume_are_told_apart_by_content(tmp_path):
+    files = {
+        "image": encode_png(np.zeros((4, 6), np.uint8)),
+        "dicom": write(CT),
+        "volume": nib.Nifti1Image(np.full((5, 6, 7), -900, np.int16), np.eye(4)).to_bytes(),
+    }
+    media = {}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        media[name] = show(tmp_path / name).media
+    assert [(m.kind, m.modality, m.size) for m in media.values()] == [
+        ("image", "OT", (6, 4)),
+        ("image", "CT", (20, 30)),
+        ("volume", "CT", (5, 6, 7)),
+    ]
+
+
+def test_a_ct_slice_has_the_files_window_else_the_soft_tissue_one(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(write(CT))
+    assert show(path).media.window == "soft_tissue"
+    level, width = WINDOWS["soft_tissue"]
+    expected = np.clip(np.rint((CT - (level - width / 2)) * (255 / width)), 0, 255)
+    np.testing.assert_array_equal(decode(show(path).media.frames[0])[..., 0], expected)
+    path.write_bytes(write(CT, WindowCenter=-600, WindowWidth=1500))
+    assert show(path).media.window == ""
+    assert show(path, window="bone").media.window == "bone"
+
+
+def test_a_folder_with_one_series_is_a_volume(tmp_path):
+    for i, data in enumerate(series(np.zeros((4, 6, 5), np.int16))):
+        (tmp_path / f"{i}").write_bytes(data)
+    media = show(tmp_path).media
+    assert (media.kind, media.size, media.orientation) == ("volume", (5, 6, 4), "LPS")
+
+
+def test_a_large_volume_is_shown_smaller():
+    assert shown_size((512, 512, 300)) == (256, 256, 32)
+    assert shown_size((512, 256, 20)) == (256, 128, 20)
+    assert shown_size((64, 64, 8)) == (64, 64, 8)
+
+
+def test_an_mr_volume_has_no_hounsfield_window(tmp_path):
+    path = tmp_path / "a.nii"
+    voxels = np.random.default_rng(0).integers(0, 4000, (5, 6, 7)).astype(np.int16)
+    path.write_bytes(nib.Nifti1Image(voxels, np.eye(4)).to_bytes())
+    assert show(path, modality="MR", window="lung").media.window == "auto"
+    assert show(path).media.modality == "OT"
+    assert show(path, modality="CT", window="lung").media.window == "lung"
+
+
+@pytest.mark.parametrize(("refused", "raises"), [(("yes", "likely"), True), (("yes",), False), ((), False)])
+def test_who_shows_says_what_burned_in_text_is_refused(tmp_path, refused, raises):
+    path = tmp_path / "a"
+    path.write_bytes(write(CT, Modality="US"))
+    if raises:
+        with pytest.raises(MediaError, match="burned-in"):
+            show(path, refused=refused)
+    else:
+        assert show(path, refused=refused).media.modality == "US"
+
+
+def test_only_the_kinds_asked_for_are_read(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(encode_png(np.zeros((4, 6), np.uint8)))
+    with pytest.raises(MediaError, match="not a DICOM file"):
+        show(path, kinds=("dicom",))
+    with pytest.raises(MediaError, match="not a NIfTI file"):
+        show(path, kinds=("nifti",))
