@@ -13,11 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from data_pipelines.chat import CHAT_TEMPLATE
     from launch import model as models
     from umit_jax.convert.to_hf import write_hf
 
     if args.out.exists() and any(p.name != "summary.json" for p in args.out.iterdir()):
         raise UsageError(f"--out: {args.out} exists and is not empty")
     model = models.load(args.checkpoint, "CHECKPOINT")
-    written = write_hf(model.params, model.config, args.out, model.checkpoint.model_dir)
+    written = write_hf(model.params, model.config, args.out, model.checkpoint.model_dir, chat_template=CHAT_TEMPLATE)
     return {"tensors": written.tensors, "bytes": written.bytes}

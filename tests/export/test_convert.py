@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from configs.sizes import SIZES
+from data_pipelines.chat import CHAT_TEMPLATE
 from umit_jax.convert.from_hf import CheckpointError, read
 from umit_jax.convert.keymap import tensors
 from umit_jax.convert.to_hf import write_hf
@@ -45,7 +46,7 @@ def exported(request, model_dir, tmp_path_factory):
     config = make_config(request.param)
     params = init_params(config, jax.random.key(0))
     out = tmp_path_factory.mktemp("export") / "hf"
-    written = write_hf(params, config, out, model_dir)
+    written = write_hf(params, config, out, model_dir, chat_template=CHAT_TEMPLATE)
     assert written == (len(list(tensors(config))), sum(x.nbytes for x in jax.tree.leaves(params)))
     return config, params, out
 
@@ -70,7 +71,7 @@ def test_names_on_disk_are_the_hubs(exported):
 
 def test_an_export_is_cut_into_shards_of_the_given_size(exported, model_dir, tmp_path):
     config, params, _ = exported
-    write_hf(params, config, tmp_path / "hf", model_dir, shard_bytes=200_000)
+    write_hf(params, config, tmp_path / "hf", model_dir, chat_template=CHAT_TEMPLATE, shard_bytes=200_000)
     files = sorted((tmp_path / "hf").glob("*.safetensors"))
     index = json.loads((tmp_path / "hf" / "model.safetensors.index.json").read_text())
     assert len(files) > 2
@@ -96,7 +97,7 @@ def test_names_of_transformers_in_memory_are_read_too(exported, tmp_path):
 def test_bfloat16_weights_stay_bfloat16_both_ways(exported, model_dir, tmp_path):
     config, params, _ = exported
     low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
-    write_hf(low, config, tmp_path / "hf", model_dir)
+    write_hf(low, config, tmp_path / "hf", model_dir, chat_template=CHAT_TEMPLATE)
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["torch_dtype"] == "bfloat16"
     found = read(tmp_path / "hf")[1]
     assert found["decoder"]["norm"]["scale"].dtype == jnp.bfloat16
@@ -147,7 +148,7 @@ def test_another_architecture_and_unreadable_files_are_named(tmp_path, exported)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot read"):
         read(tmp_path)
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
-        write_hf(params, config, tmp_path / "hf", tmp_path)
+        write_hf(params, config, tmp_path / "hf", tmp_path, chat_template=CHAT_TEMPLATE)
     assert not (tmp_path / "hf").exists()
 
 
@@ -159,7 +160,7 @@ def test_a_full_disk_leaves_nothing_behind(exported, model_dir, tmp_path, monkey
 
     monkeypatch.setattr("umit_jax.convert.to_hf.save_file", full)
     with pytest.raises(OSError, match="No space left"):
-        write_hf(params, config, tmp_path / "hf", model_dir)
+        write_hf(params, config, tmp_path / "hf", model_dir, chat_template=CHAT_TEMPLATE)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,7 +3,7 @@
 | file                           | from                                                                        |
 | tokenizer.json and its company | copied from the model directory                                             |
 | tokenizer_config.json          | copied, with the chat template added for readers that look for it there     |
-| chat_template.jinja            | CHAT_TEMPLATE, Qwen2-VL's conversation form                                 |
+| chat_template.jinja            | given by the caller, who formatted the training conversations               |
 | preprocessor_config.json       | min_pixels, max_pixels of preprocess.json; mean and std of the ModelConfig  |
 | video_preprocessor_config.json | the same, for videos                                                        |
 | generation_config.json         | the ids of <|im_end|> and <|endoftext|>, greedy                             |
@@ -27,35 +27,8 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 
-# A conversation without a system turn gets Qwen2's default one. A turn's content is text, or a list of parts.
-CHAT_TEMPLATE = """\
-{%- for message in messages %}
-    {%- if loop.first and message.role != 'system' %}
-        {{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}
-    {%- endif %}
-    {{- '<|im_start|>' + message.role + '\\n' }}
-    {%- if message.content is string %}
-        {{- message.content }}
-    {%- else %}
-        {%- for part in message.content %}
-            {%- if part.type == 'image' or 'image' in part or 'image_url' in part %}
-                {{- '<|vision_start|><|image_pad|><|vision_end|>' }}
-            {%- elif part.type == 'video' or 'video' in part %}
-                {{- '<|vision_start|><|video_pad|><|vision_end|>' }}
-            {%- else %}
-                {{- part.text }}
-            {%- endif %}
-        {%- endfor %}
-    {%- endif %}
-    {{- '<|im_end|>\\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\\n' }}
-{%- endif %}
-"""
 
-
-def write_processor(config: ModelConfig, model_dir: Path, out_dir: Path) -> None:
+def write_processor(config: ModelConfig, model_dir: Path, out_dir: Path, chat_template: str) -> None:
     """Writes everything of the module's table. model_dir holds tokenizer.json and preprocess.json.
 
     Raises CheckpointError where one of the two is missing.
@@ -68,8 +41,8 @@ def write_processor(config: ModelConfig, model_dir: Path, out_dir: Path) -> None
             shutil.copyfile(model_dir / name, out_dir / name)
     tokenizer_config = out_dir / "tokenizer_config.json"
     values = read_json(tokenizer_config) if tokenizer_config.exists() else _tokenizer_config()
-    write_json(tokenizer_config, values | {"chat_template": CHAT_TEMPLATE})
-    (out_dir / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    write_json(tokenizer_config, values | {"chat_template": chat_template})
+    (out_dir / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     pixels = _pixels(config, read_json(model_dir / "preprocess.json"))
     write_json(out_dir / "preprocessor_config.json", {"image_processor_type": "Qwen2VLImageProcessor", **pixels})
     write_json(out_dir / "video_preprocessor_config.json", {"video_processor_type": "Qwen2VLVideoProcessor", **pixels})

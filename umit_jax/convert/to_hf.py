@@ -34,9 +34,11 @@ def write_hf(
     out_dir: str | Path,
     model_dir: str | Path,
     *,
+    chat_template: str,
     shard_bytes: int = SHARD_BYTES,
 ) -> Written:
     """The whole directory. params: arrays of any kind, kept in their dtype. model_dir: tokenizer and preprocess.json.
+    chat_template: the conversation format as a Jinja template for apply_chat_template.
 
     Raises CheckpointError for an incomplete model_dir; an OSError (disk full) leaves nothing behind.
     """
@@ -44,7 +46,7 @@ def write_hf(
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
     try:
-        write_processor(config, Path(model_dir), aside)
+        write_processor(config, Path(model_dir), aside, chat_template)
         written = write_safetensors(params, config, aside, shard_bytes=shard_bytes)
         dtype = np.dtype(params["decoder"]["embed"]["embedding"].dtype).name
         write_json(aside / "config.json", config.to_hf() | {"torch_dtype": dtype})
