@@ -244,14 +244,18 @@ def _pet_view(e: Examination) -> View:
     volume = oriented(volume_of(read_dicom(e.folder / "pet.dcm")), "LIP")
     grey = apply_window(volume.voxels_ZYX.max(axis=0), 0.0, 9.0)
     scale = IMAGE_SIZE / np.array(volume.size[:2])
-    point = to_voxels(volume, np.array([e.patient.focus[:3]]))[0][:2] * scale
+    *middle, radius = e.patient.focus
+    corners = np.array([middle, np.subtract(middle, radius), np.add(middle, radius)])
+    point, one, other = (to_voxels(volume, corners)[:, :2] * scale).clip(0, IMAGE_SIZE)
+    box = (*np.minimum(one, other).tolist(), *np.maximum(one, other).tolist())
     mm = tuple(round(float(m / s), 4) for m, s in zip(volume.spacing_mm, scale, strict=False))
     return image_view(
         resize(grey, (IMAGE_SIZE, IMAGE_SIZE)),
         volume.modality,
         key="pet",
         spacing_mm=mm,
-        points={"focal_uptake": tuple(float(c) for c in point)},
+        boxes={"focal_uptake": [box]},
+        points={"focal_uptake": tuple(point.tolist())},
         facts=Facts(places={"focal_uptake": e.patient.place}),
         how="maximum intensity projection to the front; truth from the drawn focus",
     )
