@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom import uid
+from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
 
 from data_pipelines.media import MediaError, deidentify
+from data_pipelines.media.codestream import stated_size
 from data_pipelines.media.volume import AUTO, apply_window, window_range
 
 MAX_FILE_BYTES = 1 << 31
@@ -135,19 +137,20 @@ def is_dicom(head: bytes) -> bool:
 def read_header(source: Path | str | bytes, pixels: bool = True) -> pydicom.Dataset:
     """The dataset of a file (path, or its bytes). pixels=False stops before them. MediaError where it
     is no DICOM file; FileNotFoundError if absent."""
-    if not isinstance(source, bytes):
-        with open(source, "rb") as file:
-            source = file.read(MAX_FILE_BYTES + 1)
-    if len(source) > MAX_FILE_BYTES:
-        raise MediaError("file too large")
-    if not is_dicom(source[:132]):
-        headless = source[:2] in _FIRST_GROUPS
-        raise MediaError("no transfer syntax" if headless else "not a DICOM file")
-    with quiet():
-        try:
-            return pydicom.dcmread(io.BytesIO(source), stop_before_pixels=not pixels)
-        except Exception:
-            raise MediaError("damaged DICOM header") from None
+    with contextlib.ExitStack() as stack:
+        file = io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(open(source, "rb"))
+        if file.seek(0, io.SEEK_END) > MAX_FILE_BYTES:
+            raise MediaError("file too large")
+        file.seek(0)
+        head = file.read(132)
+        if not is_dicom(head):
+            raise MediaError("no transfer syntax" if head[:2] in _FIRST_GROUPS else "not a DICOM file")
+        file.seek(0)
+        with quiet():
+            try:
+                return pydicom.dcmread(file, stop_before_pixels=not pixels)
+            except Exception:
+                raise MediaError("damaged DICOM header") from None
 
 
 def read_patient(source: Path | str | bytes) -> str:
@@ -234,6 +237,8 @@ def _decode(dataset: pydicom.Dataset) -> tuple[np.ndarray, str]:
         bits = rows * columns * count * samples * int(dataset.BitsAllocated)
         if stored * 8 < bits:
             raise MediaError("truncated pixel data")
+    if syntax.is_encapsulated:
+        _check_codestreams(dataset, count, (rows, columns))
     try:
         pixels, meta = decoder.as_array(dataset, decoding_plugin=_PLUGINS.get(syntax, ""))
     except Exception:
@@ -243,6 +248,17 @@ def _decode(dataset: pydicom.Dataset) -> tuple[np.ndarray, str]:
         raise MediaError("pixel data of another size than the header states")
     photometric = str(meta["photometric_interpretation"])
     return pixels.reshape(count, *pixels.shape[1 if count > 1 else 0 :]), photometric
+
+
+def _check_codestreams(dataset: pydicom.Dataset, count: int, size: tuple[int, int]) -> None:
+    try:
+        for frame in generate_frames(dataset.PixelData, number_of_frames=count):
+            if stated_size(frame) not in (None, size):
+                raise MediaError("pixel data of another size than the header states")
+    except MediaError:
+        raise
+    except Exception:
+        raise MediaError("undecodable pixel data") from None
 
 
 def _groups(dataset: pydicom.Dataset, frame: int, sequence: str) -> pydicom.Dataset | None:

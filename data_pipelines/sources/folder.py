@@ -8,6 +8,7 @@ the CSV's split holds for all rows of that patient, and without one it follows f
 import dataclasses
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,9 @@ def _placed(
 ) -> list[tuple[Row, Path, str, str]]:
     """(row, path, patient, split) of the rows whose file is there."""
     found: list[tuple[Row, Path, str]] = []
-    root = source.resolve()
+    root = Path(os.path.abspath(source))
     for row in rows:
-        path = (root / row.file).resolve()
+        path = Path(os.path.abspath(root / row.file))  # not resolved: a folder of links is a folder
         if not path.is_relative_to(root):
             refuse(row.line, "file outside the source folder")
         elif not path.exists():

@@ -159,7 +159,7 @@ def test_bits_above_those_stored_do_not_change_the_picture():
         ("MR_truncated.dcm", "truncated pixel data"),
         ("badVR.dcm", "a dose map, not an image"),
         ("JPEG-lossy.dcm", "undecodable pixel data"),
-        ("JPEG2000-embedded-sequence-delimiter.dcm", "undecodable pixel data"),
+        ("JPEG2000-embedded-sequence-delimiter.dcm", "pixel data of another size than the header states"),
         ("meta_missing_tsyntax.dcm", "no transfer syntax"),
         ("ExplVR_LitEndNoMeta.dcm", "no transfer syntax"),
         ("rtplan.dcm", "no pixel data"),

@@ -5,9 +5,10 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import dcmwrite, uid
+from pydicom import dcmread, dcmwrite, uid
 from pydicom.encaps import encapsulate
 
+from data_pipelines.media import MediaError
 from data_pipelines.media.dicom import read_dicom
 from tests.media.dicom_files import dataset, to_bytes
 
@@ -72,3 +73,14 @@ def test_the_pixels_are_the_same_in_every_transfer_syntax(syntax, tmp_path):
 
 def test_there_are_thirteen():
     assert len({*NATIVE, *ENCODED, *JPEG_LOSSY, *JPEG_LOSSLESS}) == 13
+
+
+@pytest.mark.parametrize("syntax", [*ENCODED[1:], *JPEG_LOSSY, *JPEG_LOSSLESS], ids=lambda s: s.name[:36])
+def test_a_codestream_of_another_size_than_the_header_is_refused_before_it_is_decoded(syntax, tmp_path, monkeypatch):
+    ds = dcmread(io.BytesIO(written(syntax, tmp_path)))
+    ds.Rows = 10
+    monkeypatch.setattr(
+        "data_pipelines.media.dicom.get_decoder", lambda _: None
+    )  # would fail if it were asked to decode
+    with pytest.raises(MediaError, match="pixel data of another size than the header states"):
+        read_dicom(to_bytes(ds))
