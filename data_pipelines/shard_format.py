@@ -7,6 +7,7 @@ Sizes, spacings and the target are JSON text, because tf.Example keeps only floa
 import dataclasses
 import functools
 import json
+import threading
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,21 @@ _TEXTS = ("id", "dataset", "split", "patient_id", "task", "language", "topic", "
 _MEDIA_TEXTS = ("kind", "modality", "size", "spacing_mm", "orientation", "window")
 
 
+# tensorflow-datasets imports parts of itself when first used, and deadlocks when two threads set that off at once.
+TFDS_LOCK = threading.RLock()
+
+
+def load_tfds() -> Any:
+    """The tensorflow_datasets module, imported when first asked for: slow, and not needed to look at a manifest."""
+    with TFDS_LOCK:
+        import tensorflow_datasets
+    return tensorflow_datasets
+
+
 @functools.cache
 def features() -> Any:
     """The tensorflow-datasets features of a Record, as `as_data_source` yields them."""
-    import tensorflow_datasets as tfds  # slow to import, and not needed by who only looks at a manifest
-
-    f = tfds.features
+    f = load_tfds().features
     return f.FeaturesDict(
         {name: f.Text() for name in (*_TEXTS, "heldout", "target")}
         | {
@@ -36,6 +46,7 @@ def features() -> Any:
 
 @functools.cache
 def _serializer() -> Any:
+    load_tfds()
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     return ExampleSerializer(features().get_serialized_info())
@@ -66,10 +77,16 @@ def encode(record: Record) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def decode(data: bytes) -> Record:
-    from tensorflow_datasets.proto import tf_example_pb2
+@functools.cache
+def _example_type() -> Any:
+    with TFDS_LOCK:
+        from tensorflow_datasets.proto import tf_example_pb2
 
-    values = tf_example_pb2.Example.FromString(data).features.feature
+    return tf_example_pb2.Example
+
+
+def decode(data: bytes) -> Record:
+    values = _example_type().FromString(data).features.feature
 
     def texts(name: str) -> list[str]:
         return [value.decode() for value in values[name].bytes_list.value]

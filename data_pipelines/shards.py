@@ -24,7 +24,7 @@ import numpy as np
 
 from data_pipelines.integrity import IntegrityIndex
 from data_pipelines.record import SPLITS, Record, check_record
-from data_pipelines.shard_format import decode, encode, features
+from data_pipelines.shard_format import TFDS_LOCK, decode, encode, features, load_tfds
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -181,9 +181,7 @@ class ShardWriter:
 
     def _publish_shards(self) -> list[dict[str, Any]]:
         """Gives the shards their final names and writes the tensorflow-datasets files; returns a row per shard."""
-        import tensorflow_datasets as tfds
-
-        shards, infos = [], []
+        tfds, shards, infos = load_tfds(), [], []
         for name, split in self._splits.items():
             for i, length in enumerate(split.lengths):
                 path = self.partial / f"{self.name}-{name}.array_record-{i:05d}-of-{len(split.lengths):05d}"
@@ -297,11 +295,11 @@ class RecordSource:
 
 
 def _data_source(directory: Path, split: str) -> Any:
-    import tensorflow_datasets as tfds
-
+    tfds = load_tfds()
     # Raw, because `decode` needs a tenth of the time of tensorflow-datasets' own parsing.
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    return tfds.builder_from_directory(directory).as_data_source(split, deserialize_method=raw)
+    with TFDS_LOCK:
+        return tfds.builder_from_directory(directory).as_data_source(split, deserialize_method=raw)
 
 
 def _check_size(path: Path, shard: Mapping[str, Any]) -> None:
