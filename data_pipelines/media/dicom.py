@@ -14,11 +14,9 @@ import contextlib
 import dataclasses
 import io
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -28,7 +26,18 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
 
 from data_pipelines.media import MediaError, deidentify
 from data_pipelines.media.codestream import stated_size
-from data_pipelines.media.volume import AUTO, apply_window, window_range
+from data_pipelines.media.dicom_header import (
+    Plane,
+    Voi,
+    functional_group,
+    plane_of,
+    rescale_of,
+    show_values,
+    spacing_of,
+    thickness_of,
+    voi_of,
+)
+from data_pipelines.media.volume import apply_window, window_range
 
 MAX_FILE_BYTES = 1 << 31
 MAX_DECODED_BYTES = 1 << 32
@@ -45,24 +54,6 @@ _PLUGINS = {
     uid.RLELossless: "pydicom",
 }
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-
-
-@dataclasses.dataclass(frozen=True)
-class Plane:
-    """Where a frame lies: position_mm of the first pixel's centre and axes_mm (row direction, column direction) as
-    unit vectors, all LPS."""
-
-    position_mm: tuple[float, float, float]
-    axes: tuple[tuple[float, float, float], tuple[float, float, float]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Voi:
-    """How the file wants grey values shown: the first window (center, width, function), or else a lookup table."""
-
-    window: tuple[float, float, str] | None = None
-    lut: np.ndarray | None = None
-    lut_first: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +91,7 @@ class DicomImage:
             return values
         if window:
             return apply_window(values, *window_range(values, window), self.inverted)
-        return _show(values, self.vois[frame], self.inverted, self.facts.get("BitsStored") == 8)
+        return show_values(values, self.vois[frame], self.inverted, self.facts.get("BitsStored") == 8)
 
 
 @contextlib.contextmanager
@@ -186,7 +177,7 @@ def _image(dataset: pydicom.Dataset) -> DicomImage:
     else:
         frames = _to_rgb(pixels, photometric, dataset)
     count = len(frames)
-    spacing = _spacing(dataset)
+    spacing = spacing_of(dataset)
     if spacing is None and modality in _NEEDS_SPACING:
         raise MediaError(f"no pixel spacing ({modality})")
     return DicomImage(
@@ -194,9 +185,9 @@ def _image(dataset: pydicom.Dataset) -> DicomImage:
         spacing_mm=spacing,
         modality=modality,
         inverted=photometric == "MONOCHROME1",
-        planes=tuple(_plane(dataset, i) for i in range(count)),
-        vois=tuple(_voi(dataset, i) for i in range(count)),
-        thickness_mm=_thickness(dataset),
+        planes=tuple(plane_of(dataset, i) for i in range(count)),
+        vois=tuple(voi_of(dataset, i) for i in range(count)),
+        thickness_mm=thickness_of(dataset),
         burned_in=deidentify.burned_in(dataset),
         facts=allowed,
         patient=_patient(dataset),
@@ -261,49 +252,18 @@ def _check_codestreams(dataset: pydicom.Dataset, count: int, size: tuple[int, in
         raise MediaError("undecodable pixel data") from None
 
 
-def _groups(dataset: pydicom.Dataset, frame: int, sequence: str) -> pydicom.Dataset | None:
-    """An enhanced multi-frame file's functional group of one frame, or the one shared by all."""
-    for holder, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
-        items = dataset.get(holder)
-        if items and index < len(items) and items[index].get(sequence):
-            return items[index].get(sequence)[0]
-    return None
-
-
-def _numbers(dataset: pydicom.Dataset | None, keyword: str, count: int) -> tuple[float, ...] | None:
-    value = dataset.get(keyword) if dataset is not None else None
-    try:
-        numbers = tuple(float(v) for v in value) if value is not None else ()
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
-
-
-def _first(value: Any) -> Any:
-    """The value, or the first of several."""
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):
-        return value
-    return value[0] if len(value) else None
-
-
 def _to_units(frame: np.ndarray, dataset: pydicom.Dataset, index: int) -> np.ndarray:
-    item = _groups(dataset, index, "PixelValueTransformationSequence") or dataset
+    item = functional_group(dataset, index, "PixelValueTransformationSequence") or dataset
     if item.get("ModalityLUTSequence"):
         return apply_modality_lut(frame, item).astype(np.float32)
-    try:
-        slope = float(_first(item.get("RescaleSlope")) or 1.0)
-        intercept = float(_first(item.get("RescaleIntercept")) or 0.0)
-    except (TypeError, ValueError):
-        raise MediaError("damaged rescale slope or intercept") from None
-    if not (math.isfinite(slope) and math.isfinite(intercept)):
-        raise MediaError("damaged rescale slope or intercept")
+    slope, intercept = rescale_of(dataset, index)
     return frame.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
 def _to_rgb(pixels: np.ndarray, photometric: str, dataset: pydicom.Dataset) -> np.ndarray:
     if photometric == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
-        bits = 16 if pixels.dtype.itemsize > 1 and pixels.max(initial=0) > 255 else 8
+        bits = 16 if pixels.dtype.itemsize > 1 and not _narrow_palette(dataset) else 8
     elif photometric == "RGB":
         bits = int(dataset.BitsStored)
     else:
@@ -317,93 +277,7 @@ def _to_rgb(pixels: np.ndarray, photometric: str, dataset: pydicom.Dataset) -> n
     return pixels.astype(np.uint8)
 
 
-def _spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
-    """(x, y) millimetres between pixel centres: in the patient, else at the detector, else of an ultrasound region."""
-    measures = _groups(dataset, 0, "PixelMeasuresSequence")
-    for holder, keyword in (
-        (measures, "PixelSpacing"),
-        (dataset, "PixelSpacing"),
-        (dataset, "ImagerPixelSpacing"),
-        (dataset, "NominalScannedPixelSpacing"),
-    ):
-        rows_columns = _numbers(holder, keyword, 2)
-        if rows_columns and min(rows_columns) > 0:
-            return rows_columns[1], rows_columns[0]
-    regions = dataset.get("SequenceOfUltrasoundRegions") or []
-    if len(regions) == 1:  # with several, one scale does not hold for the whole picture
-        region = regions[0]
-        units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
-        x, y = abs(float(region.get("PhysicalDeltaX") or 0)), abs(float(region.get("PhysicalDeltaY") or 0))
-        if units == (3, 3) and min(x, y) > 0:  # 3: centimetres
-            return x * 10, y * 10
-    return None
-
-
-def _thickness(dataset: pydicom.Dataset) -> float | None:
-    measures = _groups(dataset, 0, "PixelMeasuresSequence")
-    for holder in (measures, dataset):
-        for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-            value = holder.get(keyword) if holder is not None else None
-            if value is not None and abs(float(_first(value) or 0)) > 0:
-                return abs(float(_first(value)))
-    return None
-
-
-def _plane(dataset: pydicom.Dataset, frame: int) -> Plane | None:
-    position_item = _groups(dataset, frame, "PlanePositionSequence") or dataset
-    axes_item = _groups(dataset, frame, "PlaneOrientationSequence") or dataset
-    position = _numbers(position_item, "ImagePositionPatient", 3)
-    axes = _numbers(axes_item, "ImageOrientationPatient", 6)
-    if position is None or axes is None:
-        return None
-    row, column = np.array(axes[:3]), np.array(axes[3:])
-    if min(np.linalg.norm(row), np.linalg.norm(column)) < 0.5 or abs(row @ column) > 0.05:
-        return None
-    row, column = row / np.linalg.norm(row), column / np.linalg.norm(column)
-    return Plane(position, (tuple(row.tolist()), tuple(column.tolist())))  # type: ignore[arg-type]
-
-
-def _voi(dataset: pydicom.Dataset, frame: int) -> Voi:
-    item = _groups(dataset, frame, "FrameVOILUTSequence") or dataset
-    tables = item.get("VOILUTSequence")
-    if tables and tables[0].get("LUTDescriptor") is not None and tables[0].get("LUTData") is not None:
-        return _lut(tables[0], bool(dataset.get("PixelRepresentation")))
-    try:
-        center, width = float(_first(item.get("WindowCenter"))), float(_first(item.get("WindowWidth")))
-    except (TypeError, ValueError):
-        return Voi()
-    function = str(item.get("VOILUTFunction") or "LINEAR").strip().upper()
-    usable = math.isfinite(center) and math.isfinite(width) and width > (1 if function == "LINEAR" else 0)
-    return Voi((center, width, function)) if usable else Voi()
-
-
-def _lut(table: pydicom.Dataset, signed: bool) -> Voi:
-    count, first, bits = (int(v) for v in table.LUTDescriptor)
-    data = table.LUTData
-    if isinstance(data, bytes):
-        data = np.frombuffer(data, "<u2" if len(data) >= 2 * (count or 65536) else "u1")
-    values = np.asarray(data, np.float32)
-    if signed and first >= 32768:
-        first -= 65536
-    if len(values) != (count or 65536) or not 1 <= bits <= 16:
-        return Voi()
-    return Voi(lut=values / float((1 << bits) - 1), lut_first=first)
-
-
-def _show(values: np.ndarray, voi: Voi, inverted: bool, is_8bit: bool) -> np.ndarray:
-    """Grey values as the file asks (PS3.3 C.11.2.1.2); without a word from it, 8-bit values as they are, others by
-    percentiles."""
-    if voi.lut is not None:
-        index = np.clip(values - voi.lut_first, 0, len(voi.lut) - 1).astype(int)
-        return apply_window(voi.lut[index], 0.0, 1.0, inverted)
-    if voi.window is not None:
-        center, width, function = voi.window
-        if function == "SIGMOID":
-            shown = 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -60, 60)))
-            return apply_window(shown, 0.0, 1.0, inverted)
-        if function == "LINEAR":
-            center, width = center - 0.5, width - 1
-        return apply_window(values, center - width / 2, center + width / 2, inverted)
-    if is_8bit and values.min() >= 0 and values.max() <= 255:
-        return apply_window(values, 0.0, 255.0, inverted)
-    return apply_window(values, *window_range(values, AUTO), inverted)
+def _narrow_palette(dataset: pydicom.Dataset) -> bool:
+    """Whether a table of 16-bit entries uses 8 bits of them, as some writers do."""
+    tables = [dataset.get(f"{colour}PaletteColorLookupTableData") for colour in ("Red", "Green", "Blue")]
+    return all(table is not None and np.frombuffer(table, "<u2").max(initial=0) < 256 for table in tables)

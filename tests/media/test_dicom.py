@@ -124,6 +124,14 @@ def test_a_window_without_width_falls_back_to_percentiles():
     )
 
 
+def test_padding_is_black_and_does_not_stretch_the_window():
+    pixels = CT.copy()
+    pixels[:40] = -30000
+    shown = read_dicom(write(pixels, PixelPaddingValue=-30000)).render()
+    assert (shown[:40] == 0).all()
+    np.testing.assert_array_equal(shown[40:], read_dicom(write(CT[40:])).render())
+
+
 def test_a_lookup_table_is_followed():
     table = pydicom.Dataset()
     table.add_new("LUTDescriptor", "SS", [3, -1, 16])
