@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patients", type=int, help="number of patients (phantom)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
     parser.add_argument("--workers", type=int, default=1, help="processes (phantom)")
+    parser.add_argument("--keep-raw", type=pathlib.Path, help="folder where the DICOM and NIfTI files stay (phantom)")
     parser.add_argument("--cache", type=pathlib.Path, help="where fetched packages are kept (sampler)")
     parser.add_argument("--modality", help="DICOM code of the volumes, such as CT or MR (nifti_folder)")
     parser.add_argument("--window", choices=sorted(WINDOWS), help="CT window (dicom_folder, nifti_folder)")
@@ -67,5 +68,10 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     if args.name == "phantom":
         if args.patients is None or args.patients < 2:
             raise UsageError(f"--patients: expected at least 2, found {args.patients}")
-        return {"patients": args.patients, "seed": args.seed, "workers": args.workers}
+        return {
+            "patients": args.patients,
+            "seed": args.seed,
+            "workers": args.workers,
+            "keep_raw": args.keep_raw,
+        }
     return {"seed": args.seed, "cache": args.cache}
