@@ -10,6 +10,7 @@ same records in the same order give the same bytes.
 """
 
 import collections
+import contextlib
 import hashlib
 import json
 import os
@@ -62,9 +63,9 @@ class _Split:
             self.close()
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
+        writer, self.writer = self.writer, None
+        if writer is not None:
+            writer.close()
 
 
 class ShardWriter:
@@ -130,8 +131,8 @@ class ShardWriter:
                 split.close()
             manifest = self._finish()
             (self.partial / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
-        except OSError as error:
-            raise ShardError(f"{self.out}: cannot write: {error.strerror or error}") from error
+        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of the ArrayRecord writer
+            raise ShardError(f"{self.out}: cannot write: {_first_line(error)}") from error
         if self.out.exists():
             old = self.out.with_name(self.out.name + ".old")
             shutil.rmtree(old, ignore_errors=True)
@@ -145,7 +146,8 @@ class ShardWriter:
 
     def _discard(self) -> None:
         for split in self._splits.values():
-            split.close()
+            with contextlib.suppress(OSError, RuntimeError):  # what could not be written is of no use
+                split.close()
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def _finish(self) -> dict[str, Any]:

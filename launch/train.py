@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from configs.meshes import mesh_axes
     from data_pipelines.mixture import make_stream
     from launch import model as models
-    from umit_jax.parallel.mesh import make_mesh
+    from umit_jax.parallel.mesh import data_process, make_mesh
     from umit_jax.train.checkpoint import load_params
     from umit_jax.train.loop import train
 
@@ -42,8 +42,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         _write_model_dir(model_dir, config, sources, start)
     model_config, tokenizer, processing = models.load_companions(model_dir)
     mesh = make_mesh(mesh_axes(config.mesh))
+    process_index, process_count = data_process(mesh)
     stream = make_stream(
-        config.data, sources, tokenizer, processing, seed=config.seed, cache_dir=args.workdir / "cache"
+        config.data,
+        sources,
+        tokenizer,
+        processing,
+        seed=config.seed,
+        cache_dir=args.workdir / "cache",
+        process_index=process_index,
+        process_count=process_count,
     )
     init_params = None if start is None else (lambda shardings: load_params(start.path, model_config, shardings))
     summary = train(config, model_config, stream, args.workdir, mesh, init_params=init_params)

@@ -2,6 +2,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from toy_records import image, record, volume
@@ -126,6 +127,27 @@ def test_failure_leaves_the_previous_set_untouched(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert write(tmp_path / "out", [record(7)])["records"] == {"train": {"vqa": 1}}
     assert open_shards(tmp_path / "out", "train")[0].id == "toy/7"
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    script = (
+        "import resource, signal, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from toy_records import image, record\n"
+        "from data_pipelines.shards import ShardError, ShardWriter\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"  # so that writing beyond the limit fails as on a full disk
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "try:\n"
+        f"    with ShardWriter({str(tmp_path / 'out')!r}, 'toy') as writer:\n"
+        "        for i in range(20):\n"
+        "            writer.add(record(i, media=(image(100, 100, i),)))\n"
+        "except ShardError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{tmp_path}/out: cannot write: ")
+    assert done.stdout.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_is_no_shard_set_is_not_overwritten(tmp_path):
