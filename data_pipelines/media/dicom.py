@@ -25,7 +25,8 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
 
 from data_pipelines.media import MediaError, deidentify
-from data_pipelines.media.codestream import stated_size
+from data_pipelines.media.apart import decode_apart
+from data_pipelines.media.codestream import LOSSLESS_JPEG, stated
 from data_pipelines.media.dicom_header import (
     Plane,
     Voi,
@@ -47,12 +48,13 @@ _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08", b"\x00\x02")  # a datase
 _LOGGERS = ("pydicom", "openjpeg", "libjpeg", "pylibjpeg", "jpeg_ls")
 # One decoder for a syntax, so that its pixels do not depend on what else is installed.
 _PLUGINS = {
-    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1), "gdcm"),
+    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), "pillow"),
     **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), "pyjpegls"),
     **dict.fromkeys((uid.JPEG2000Lossless, uid.JPEG2000), "pylibjpeg"),
     **dict.fromkeys((uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K), "pylibjpeg"),
     uid.RLELossless: "pydicom",
 }
+_APART = (uid.JPEGLossless, uid.JPEGLosslessSV1)  # by gdcm
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -229,27 +231,35 @@ def _decode(dataset: pydicom.Dataset) -> tuple[np.ndarray, str]:
         if stored * 8 < bits:
             raise MediaError("truncated pixel data")
     if syntax.is_encapsulated:
-        _check_codestreams(dataset, count, (rows, columns))
+        _check_codestreams(dataset, count, (rows, columns, samples))
     try:
-        pixels, meta = decoder.as_array(dataset, decoding_plugin=_PLUGINS.get(syntax, ""))
+        if syntax in _APART:
+            pixels, photometric = decode_apart(dataset)
+        else:
+            pixels, meta = decoder.as_array(dataset, decoding_plugin=_PLUGINS.get(syntax, ""))
+            photometric = str(meta["photometric_interpretation"])
     except Exception:
         raise MediaError("undecodable pixel data") from None
     expected = (*([count] if count > 1 else []), rows, columns, *([samples] if samples > 1 else []))
     if pixels.shape != expected:
         raise MediaError("pixel data of another size than the header states")
-    photometric = str(meta["photometric_interpretation"])
     return pixels.reshape(count, *pixels.shape[1 if count > 1 else 0 :]), photometric
 
 
-def _check_codestreams(dataset: pydicom.Dataset, count: int, size: tuple[int, int]) -> None:
+def _check_codestreams(dataset: pydicom.Dataset, count: int, shape: tuple[int, int, int]) -> None:
+    """Refuses frames that state another (rows, columns, samples) than the header, or, where the syntax is lossless
+    JPEG, something else than that."""
+    lossless = dataset.file_meta.TransferSyntaxUID in _APART
     try:
-        for frame in generate_frames(dataset.PixelData, number_of_frames=count):
-            if stated_size(frame) not in (None, size):
-                raise MediaError("pixel data of another size than the header states")
-    except MediaError:
-        raise
+        frames = list(generate_frames(dataset.PixelData, number_of_frames=count))
     except Exception:
         raise MediaError("undecodable pixel data") from None
+    for frame in frames:
+        found = stated(frame)
+        if found is not None and found[:3] != shape:
+            raise MediaError("pixel data of another size than the header states")
+        if lossless and (found is None or found.marker != LOSSLESS_JPEG):
+            raise MediaError("undecodable pixel data")
 
 
 def _to_units(frame: np.ndarray, dataset: pydicom.Dataset, index: int) -> np.ndarray:

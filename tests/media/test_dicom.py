@@ -228,3 +228,27 @@ def test_any_prefix_of_a_file_is_read_or_refused():
     for end in range(0, len(data), 37):
         with pytest.raises(MediaError):
             read_dicom(data[:end])
+
+
+def test_lossless_jpeg_with_a_damaged_header_is_refused_before_gdcm_ends_the_process():
+    data = Path(bundled("SC_rgb_jpeg_gdcm.dcm")).read_bytes()
+    start = data.index(b"\xff\xd8\xff\xee")
+    for marker in (b"\xff\xc4", b"\xff\xc3", b"\xff\xda"):
+        at = data.index(marker, start)
+        with pytest.raises(MediaError):
+            read_dicom(data[:at] + b"\xbc" + data[at + 1 :])
+
+
+@pytest.mark.parametrize("name", ["CT_small.dcm", "SC_rgb_jpeg_gdcm.dcm", "MR_small_RLE.dcm", "SC_rgb_jpeg_dcmtk.dcm"])
+def test_a_file_with_damaged_bytes_is_read_or_refused(name):
+    data, rng = Path(bundled(name)).read_bytes(), np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(60):
+        damaged = bytearray(data)
+        for at in rng.integers(0, 2500, 4):
+            damaged[at] = rng.integers(256)
+        try:
+            outcomes.add(read_dicom(bytes(damaged)).render().dtype)
+        except MediaError as error:
+            outcomes.add(error.reason)
+    assert len(outcomes) > 1
