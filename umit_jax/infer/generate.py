@@ -121,24 +121,23 @@ def decode(
     """The state once every row is done: donated on the way in, so the cache is never held twice."""
     model = bind(config, params)
     slots = state.tokens_BN.shape[1]
-    first_slot = state.cache.segments_BT.shape[1] - slots
+    first_slot = state.cache.filled_BT.shape[1] - slots
 
     def running(state: _State) -> jax.Array:
         return (state.count < slots) & ~jnp.all(state.done_B)
 
     def step(state: _State) -> _State:
         slot = first_slot + state.count - 1
-        cache = mark_filled(state.cache, slot)
-        x_BD, k, v = model.decode_step(
+        filled_BT = mark_filled(state.cache.filled_BT, slot)
+        x_BD, layers = model.decode_step(
             state.token_B,
             position_B + state.count - 1,
-            cache.k_LBTKH,
-            cache.v_LBTKH,
+            state.cache.layers,
             slot,
-            cache.segments_BT,
+            filled_BT,
             compute_dtype=jnp.dtype(compute_dtype),
         )
-        state = state._replace(cache=cache._replace(k_LBTKH=k, v_LBTKH=v))
+        state = state._replace(cache=Cache(layers, filled_BT))
         return _take(state, _logits(model, x_BD), limits_B, eos_E)
 
     return jax.lax.while_loop(running, step, state)

@@ -3,7 +3,7 @@
 | function    | tokens            | attention                                    | returns                           |
 | train       | whole packed rows | causal within a segment                      | x                                 |
 | prefill     | whole rows        | causal within a segment                      | x, keys and values of every layer |
-| decode_step | one per row       | to cache slots of the same segment           | x, the updated caches             |
+| decode_step | one per row       | to the filled slots of the layer's cache     | x, the updated caches             |
 """
 
 import jax
@@ -12,9 +12,12 @@ from flax import nnx
 
 from umit_jax.model.config import ModelConfig, TextConfig
 from umit_jax.model.layers import GatedMLP, RMSNorm
-from umit_jax.model.param import Linear, loop_layers, normal, scan_layers, stack
+from umit_jax.model.param import Linear, layer_list, normal, scan_layers, stack
 from umit_jax.model.rope import Table, mrope_table, rotate
 from umit_jax.ops.attention import attention
+from umit_jax.ops.cached_attention import cached_attention
+
+Caches = tuple[tuple[jax.Array, jax.Array], ...]  # keys (rotated) and values of each layer, (B, K, T, H)
 
 
 class Attention(nnx.Module):
@@ -100,44 +103,29 @@ class Decoder(nnx.Module):
         return self.norm(x_BSD), k_LBSKH, v_LBSKH
 
     def decode_step(
-        self,
-        x_B1D: jax.Array,
-        positions_B13: jax.Array,
-        k_LBTKH: jax.Array,
-        v_LBTKH: jax.Array,
-        slot: jax.Array,
-        segments_BT: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """One more token per row: x_B1D, k_LBTKH, v_LBTKH.
+        self, x_B1D: jax.Array, positions_B13: jax.Array, caches: Caches, slot: jax.Array, filled_BT: jax.Array
+    ) -> tuple[jax.Array, Caches]:
+        """One more token per row: x_B1D and the updated caches, a (k_BKTH, v_BKTH) for each layer.
 
         Its keys and values are written to cache slot `slot` (one int32 for all rows), and it attends to every slot
-        where segments_BT is 1, which must include its own. Rows may have holes (right-padded prompts of different
+        where filled_BT is 1, which must include its own. Rows may have holes (right-padded prompts of different
         lengths), because rotated keys carry their position with them.
         """
         rope = mrope_table(positions_B13, self.config)
-        queries_B1 = jnp.ones_like(segments_BT[:, :1])
+        updated = []
+        for layer, (k_BKTH, v_BKTH) in zip(layer_list(self.layers), caches, strict=True):
+            q_B1NH, k_B1KH, v_B1KH = layer.qkv(x_B1D, rope)
+            k_BKTH = _write(k_BKTH, k_B1KH, slot)
+            v_BKTH = _write(v_BKTH, v_B1KH, slot)
+            attended_BNH = cached_attention(q_B1NH[:, 0], k_BKTH, v_BKTH, filled_BT)
+            x_B1D = layer.finish(x_B1D, attended_BNH[:, None])
+            updated.append((k_BKTH, v_BKTH))
+        return self.norm(x_B1D), tuple(updated)
 
-        def layer(
-            layer: DecoderLayer, number: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array]
-        ) -> tuple[jax.Array, jax.Array, jax.Array]:
-            x, k_cache, v_cache = carry
-            q, k, v = layer.qkv(x, rope)
-            start = (number, 0, slot, 0, 0)
-            k_cache = jax.lax.dynamic_update_slice(k_cache, k[None].astype(k_cache.dtype), start)
-            v_cache = jax.lax.dynamic_update_slice(v_cache, v[None].astype(v_cache.dtype), start)
-            attended = attention(
-                q,
-                jax.lax.dynamic_index_in_dim(k_cache, number, keepdims=False),
-                jax.lax.dynamic_index_in_dim(v_cache, number, keepdims=False),
-                q_segments=queries_B1,
-                k_segments=segments_BT,
-                causal=False,
-                implementation="xla",
-            )
-            return layer.finish(x, attended), k_cache, v_cache
 
-        x_B1D, k_LBTKH, v_LBTKH = loop_layers(layer, self.layers, (x_B1D, k_LBTKH, v_LBTKH))
-        return self.norm(x_B1D), k_LBTKH, v_LBTKH
+def _write(cache_BKTH: jax.Array, new_B1KH: jax.Array, slot: jax.Array) -> jax.Array:
+    new_BK1H = new_B1KH.swapaxes(1, 2).astype(cache_BKTH.dtype)
+    return jax.lax.dynamic_update_slice(cache_BKTH, new_BK1H, (0, 0, slot, 0))
 
 
 def _causal(q: jax.Array, k: jax.Array, v: jax.Array, segments_BS: jax.Array, implementation: str) -> jax.Array:

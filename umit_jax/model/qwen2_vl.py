@@ -13,7 +13,7 @@ from flax import nnx
 
 from umit_jax.batch import Batch
 from umit_jax.model.config import ModelConfig
-from umit_jax.model.decoder import Decoder
+from umit_jax.model.decoder import Caches, Decoder
 from umit_jax.model.projector import Projector
 from umit_jax.model.vision import VisionTower, normalise
 
@@ -79,21 +79,20 @@ class Qwen2VL(nnx.Module):
         self,
         tokens_B: jax.Array,
         positions_B: jax.Array,
-        k_LBTKH: jax.Array,
-        v_LBTKH: jax.Array,
+        caches: Caches,
         slot: jax.Array,
-        segments_BT: jax.Array,
+        filled_BT: jax.Array,
         *,
         compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, Caches]:
         """One more text token per row, at the same position on all three axes: x_BD and the updated caches.
 
-        See Decoder.decode_step for slot and segments_BT.
+        See Decoder.decode_step for slot and filled_BT.
         """
         x_B1D = self.decoder.embed_tokens(tokens_B[:, None], compute_dtype)
         positions_B13 = jnp.broadcast_to(positions_B[:, None, None], (*x_B1D.shape[:2], 3))
-        x_B1D, k, v = self.decoder.decode_step(x_B1D, positions_B13, k_LBTKH, v_LBTKH, slot, segments_BT)
-        return x_B1D[:, 0], k, v
+        x_B1D, caches = self.decoder.decode_step(x_B1D, positions_B13, caches, slot, filled_BT)
+        return x_B1D[:, 0], caches
 
     def head_VD(self) -> jax.Array:
         """The output layer, one row per token of the vocabulary; the embedding itself where the head is tied."""

@@ -1,0 +1,159 @@
+"""Generation with a cache equals choosing, over and over, the likeliest next token of the whole sequence."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from configs.sizes import SIZES
+from umit_jax.batch import Batch, empty_batch
+from umit_jax.infer import generate as generate_module
+from umit_jax.infer.generate import generate
+from umit_jax.model.config import ModelConfig
+from umit_jax.model.param import bind, init_params
+
+CONFIG = ModelConfig.from_dict(SIZES["tiny"])
+NEW = 10
+
+
+@functools.cache
+def params():
+    """Random weights, the layers louder than the embedding: an untrained tied model repeats its last token."""
+    return jax.tree.map(lambda x: 4 * x if x.ndim > 2 else x, init_params(CONFIG, jax.random.key(0)))
+
+
+def prompts(lengths, tokens, patches=0, seed=0) -> Batch:
+    """Right-padded rows; with patches, each row has an image of (patches // 8) x 2 merged patches at token 1."""
+    rng = np.random.default_rng(seed)
+    batch = empty_batch(len(lengths), tokens, patches, CONFIG.vision.patch_values)
+    for row, length in enumerate(lengths):
+        batch.tokens_BS[row, :length] = rng.integers(0, 500, length)
+        batch.positions_BS3[row, :length] = np.arange(length)[:, None]
+        batch.segments_BS[row, :length] = 1
+        merged = patches // 4
+        if merged:
+            span = slice(1, 1 + merged)
+            grid = np.stack(np.broadcast_arrays(0, *np.mgrid[: merged // 2, :2]), -1).reshape(-1, 3)
+            batch.tokens_BS[row, span] = CONFIG.image_token_id
+            batch.vision_index_BS[row, span] = np.arange(merged)
+            batch.positions_BS3[row, span] = 1 + grid
+            batch.positions_BS3[row, span.stop : length] = 1 + merged // 2 + np.arange(length - span.stop)[:, None]
+            batch.patches_BPC[row] = rng.integers(0, 256, batch.patches_BPC.shape[1:])
+            batch.patch_hw_BP2[row] = rng.integers(0, 4, (patches, 2))
+            batch.patch_segments_BP[row] = 1
+    return batch
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits(config, params, batch):
+    model = bind(config, params)
+    return model.hidden(batch) @ model.head_VD().T
+
+
+def without_cache(batch: Batch, new: int) -> list[list[int]]:
+    """Each answer by running the whole sequence again for every token."""
+    wide = empty_batch(
+        len(batch.tokens_BS), batch.tokens_BS.shape[1] + new, batch.patches_BPC.shape[1], CONFIG.vision.patch_values
+    )
+    for ours, theirs in zip(wide, batch, strict=True):
+        ours[:, : theirs.shape[1]] = theirs
+    answers = [[] for _ in wide.tokens_BS]
+    for _ in range(new):
+        rows = np.asarray(logits(CONFIG, params(), wide))
+        for row, answer in enumerate(answers):
+            length = int(wide.segments_BS[row].sum())
+            token = int(rows[row, length - 1].argmax())
+            answer.append(token)
+            wide.tokens_BS[row, length] = token
+            wide.positions_BS3[row, length] = wide.positions_BS3[row, :length].max() + 1
+            wide.segments_BS[row, length] = 1
+    return answers
+
+
+@pytest.mark.parametrize("patches", [0, 16])
+def test_the_cache_changes_no_token_whatever_the_lengths_of_the_prompts(patches):
+    batch = prompts([6, 12, 9], 16, patches)
+    tokens_BN, lengths_B = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=())
+    expected = without_cache(batch, NEW)
+    assert tokens_BN.tolist() == expected
+    assert lengths_B.tolist() == [NEW] * 3
+    assert len({token for answer in expected for token in answer}) > 8
+
+
+def test_more_padding_and_other_rows_change_no_token():
+    alone = prompts([7], 7)
+    wide = prompts([7, 30, 0], 32)
+    wide.tokens_BS[0, :7] = alone.tokens_BS[0]
+    options = {"max_new_tokens": NEW, "eos_ids": ()}
+    assert (
+        generate(CONFIG, params(), alone, **options)[0].tolist()[0]
+        == generate(CONFIG, params(), wide, **options)[0].tolist()[0]
+    )
+
+
+def test_a_row_stops_before_its_first_end_token_and_the_others_go_on():
+    batch = prompts([6, 12, 9], 16)
+    free, _ = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=())
+    ends = (int(free[0, 3]), 511)
+    tokens_BN, lengths_B = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=ends)
+    for row in range(3):
+        stops = [i for i, token in enumerate(free[row].tolist()) if token in ends]
+        expected = stops[0] if stops else NEW
+        assert lengths_B[row] == expected
+        assert tokens_BN[row, : expected + 1].tolist() == free[row, : expected + 1].tolist()
+        assert not tokens_BN[row, expected + 1 :].any()
+    assert lengths_B[0] <= 3
+
+
+def test_each_row_has_its_own_limit_and_padding_rows_get_nothing():
+    batch = prompts([6, 12, 0], 16)
+    free, _ = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=())
+    limits = np.array([2, 7, 5])
+    tokens_BN, lengths_B = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=(), limits_B=limits)
+    assert lengths_B.tolist() == [2, 7, 0]
+    assert tokens_BN[0, :2].tolist() == free[0, :2].tolist()
+    assert tokens_BN[1, :7].tolist() == free[1, :7].tolist()
+    assert not tokens_BN[2].any()
+
+
+def test_decoding_leaves_its_loop_when_all_rows_are_done():
+    batch = prompts([6, 12], 16)
+    limits, ends = np.array([3, 2], np.int32), np.array([-1], np.int32)
+    state, position_B = generate_module.prefill(
+        CONFIG, params(), batch, limits, ends, max_new_tokens=NEW, compute_dtype="float32", attention="blockwise"
+    )
+    state = generate_module.decode(CONFIG, params(), state, position_B, limits, ends, compute_dtype="float32")
+    assert int(state.count) == 3
+
+
+def test_a_shape_is_compiled_once_and_the_cache_is_updated_in_place():
+    options = {"max_new_tokens": 5, "eos_ids": (1, 2)}
+    programs = (generate_module.prefill, generate_module.decode)
+    for seed, other in enumerate([(3, 4), (20, 2), (20, 2)]):
+        if seed == 1:
+            before = [program._cache_size() for program in programs]
+        generate(CONFIG, params(), prompts(other, 20, seed=seed), **options)
+    assert [program._cache_size() for program in programs] == before
+
+    batch, limits, ends = prompts([4, 4], 20), np.full(2, 5, np.int32), np.array([1, 2], np.int32)
+    state, position_B = generate_module.prefill(
+        CONFIG, params(), batch, limits, ends, max_new_tokens=5, compute_dtype="float32", attention="blockwise"
+    )
+    keys = state.cache.layers[0][0]
+    compiled = generate_module.decode.lower(
+        CONFIG, params(), state, position_B, limits, ends, compute_dtype="float32"
+    ).compile()
+    cache_bytes = 2 * CONFIG.text.layers * keys.nbytes
+    assert compiled.memory_analysis().alias_size_in_bytes >= cache_bytes
+    generate_module.decode(CONFIG, params(), state, position_B, limits, ends, compute_dtype="float32")
+    assert keys.is_deleted()
+
+
+def test_packed_rows_and_no_new_tokens_are_refused():
+    packed = prompts([6, 12], 16)
+    packed.segments_BS[0, 3:6] = 2
+    with pytest.raises(ValueError, match="segments_BS: expected one prompt a row"):
+        generate(CONFIG, params(), packed, max_new_tokens=4, eos_ids=())
+    with pytest.raises(ValueError, match="max_new_tokens: expected at least 1, found 0"):
+        generate(CONFIG, params(), prompts([3], 4), max_new_tokens=0, eos_ids=())
