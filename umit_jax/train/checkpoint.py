@@ -12,6 +12,8 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import logging
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +50,8 @@ class Checkpointer:
     """Saves and restores one workdir's checkpoints; keeps the newest `keep`. Use as a context manager."""
 
     def __init__(self, workdir: pathlib.Path, keep: int):
+        # Orbax logs the traceback of a failed background save three times; it reaches the user as one SaveError.
+        logging.getLogger("absl").addFilter(_drop_orbax)
         self.directory = workdir.resolve() / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -87,6 +91,11 @@ class Checkpointer:
         step = self.latest
         assert step is not None
         path = self.directory / str(step)
+        saved = _saved_arrays(path)
+        if not any(name.startswith("opt/") for name in saved):
+            raise CheckpointError(f"{path}: holds parameters only: give it as config.init_from of a new workdir")
+        found, wanted = _signature(saved), _signature(_by_path(abstract._asdict()))
+        _check_same(path, found, wanted)
         state, data = _restore(path, abstract._asdict())
         return TrainState(**state), data
 
@@ -165,23 +174,27 @@ def _bit_sums(platform: str) -> Callable[[list[jax.Array]], jax.Array]:
 
 def checksums(tree: Any) -> dict[str, int]:
     """Checksum of each array by path; collective where arrays span processes."""
-    leaves = jax.tree.leaves(tree)
-    platform = next(iter(leaves[0].sharding.device_set)).platform
-    return dict(zip(_paths(tree), np.asarray(_bit_sums(platform)(leaves)).tolist(), strict=True))
+    arrays = _by_path(tree)
+    platform = next(iter(next(iter(arrays.values())).sharding.device_set)).platform
+    sums = np.asarray(_bit_sums(platform)(list(arrays.values())))
+    return dict(zip(arrays, sums.tolist(), strict=True))
 
 
-def _paths(tree: Any) -> list[str]:
-    return [
-        jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree_util.tree_leaves_with_path(tree)
-    ]
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Leaves by their keys joined with "/"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _signature(arrays: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {path: (tuple(x.shape), str(x.dtype)) for path, x in arrays.items()}
 
 
 def _saved_arrays(checkpoint: pathlib.Path) -> dict[str, Any]:
     """Array metadata (shape, dtype) by path, as saved."""
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            tree = reader.metadata(checkpoint / "state").item_metadata.tree
-        return dict(zip(_paths(tree), jax.tree.leaves(tree), strict=True))
+            return _by_path(reader.metadata(checkpoint / "state").item_metadata.tree)
     except Exception as error:
         raise CheckpointError(f"{checkpoint / 'state'}: damaged checkpoint: {_brief(error)}") from error
 
@@ -205,25 +218,13 @@ def _check_same(checkpoint: pathlib.Path, saved: dict[str, Any], expected: dict[
 
 
 def _restore(checkpoint: pathlib.Path, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays of `abstract` (a part of what was saved) and the data item, with every checksum compared."""
-    saved, data = _saved_arrays(checkpoint), _read_data(checkpoint)
-    wanted = dict(zip(_paths(abstract), jax.tree.leaves(abstract), strict=True))
-    if "step" in wanted:  # a whole state, not only parameters
-        _check_same(
-            checkpoint,
-            {p: (tuple(s.shape), str(s.dtype)) for p, s in saved.items()},
-            {p: (tuple(s.shape), str(s.dtype)) for p, s in wanted.items()},
-        )
+    """The arrays of `abstract` (all or a part of what was saved) and the data item, with every checksum compared."""
+    data = _read_data(checkpoint)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            args = ocp.args.PyTreeRestore(
-                item=abstract,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-                partial_restore=True,
-            )
-            state = reader.restore(checkpoint / "state", args=args)
+        state = _read_arrays(checkpoint, abstract)
     except Exception as error:
-        raise CheckpointError(f"{checkpoint / 'state'}: damaged checkpoint: {_brief(error)}") from error
+        path, why = _first_unreadable(checkpoint, abstract, error)
+        raise CheckpointError(f"{checkpoint}: damaged checkpoint: {path}: cannot be read: {_brief(why)}") from error
     for path, found in checksums(state).items():
         expected = data["checksums"].get(path)
         if found != expected:
@@ -233,6 +234,31 @@ def _restore(checkpoint: pathlib.Path, abstract: dict[str, Any]) -> tuple[dict[s
     return state, data
 
 
+def _read_arrays(checkpoint: pathlib.Path, abstract: dict[str, Any]) -> dict[str, Any]:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+        args = ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args, partial_restore=True)
+        return reader.restore(checkpoint / "state", args=args)
+
+
+def _first_unreadable(
+    checkpoint: pathlib.Path, abstract: dict[str, Any], error: Exception
+) -> tuple[str, BaseException]:
+    """(path, reason): Orbax reads arrays together and does not say which one failed, so they are read one by one."""
+    if jax.process_count() == 1:
+        for path, leaf in _by_path(abstract).items():
+            try:
+                _read_arrays(checkpoint, unflatten_dict({path: leaf}, sep="/"))
+            except Exception as own:
+                return path, own
+    return "state", error
+
+
 def _brief(error: BaseException) -> str:
-    """The first 300 characters of an error on one line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+    """The first 300 characters of an error on one line, without what Orbax appends for its own developers."""
+    text = str(error).split("See full TensorStore details")[0]
+    return (" ".join(text.split()) or type(error).__name__)[:300]
+
+
+def _drop_orbax(record: logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
