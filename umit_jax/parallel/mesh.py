@@ -71,10 +71,11 @@ def check_rows(mesh: Mesh, rows: int) -> None:
 
 
 def data_process(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
-    """(index, count) to read rows by: processes whose devices hold the same rows read the same ones.
+    """(index, count): this process reads the index-th of `count` equal parts of a global batch, in row order.
 
-    With one process per host and tensor parallelism inside a host this is (process_index, process_count).
-    Raises MeshError where processes share some rows and not others.
+    Processes whose devices hold the same rows (tensor parallelism across hosts) read the same part; otherwise this is
+    (process_index, process_count) up to the order of devices in the mesh. Raises MeshError where processes share some
+    rows and not others.
     """
     process = jax.process_index() if process is None else process
     blocks = mesh.devices.reshape(row_shards(mesh), -1)

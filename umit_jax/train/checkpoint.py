@@ -10,11 +10,11 @@ depend on the mesh, and are compared on every restore.
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import logging
 import os
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -104,8 +104,9 @@ class Checkpointer:
             action()
         except Exception as error:
             path = self.directory / str(self._saving)
-            full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-            why = "no space left on the device" if full else _brief(error)
+            code = getattr(error, "errno", None) or re.search(r"os_error_code='(\d+)'", str(error))
+            number = int(code[1]) if isinstance(code, re.Match) else code
+            why = os.strerror(number) if number else _brief(error)
             raise SaveError(f"{path}: checkpoint not saved: {why}") from error
 
 

@@ -9,7 +9,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -39,14 +39,18 @@ log = logging.getLogger(__name__)
 class BatchInfo(Protocol):
     """What the stream says of this process's part of a batch."""
 
-    sample_ids: list[list[str]]  # per row
+    @property
+    def sample_ids(self) -> Sequence[Sequence[str]]:
+        """Ids per row."""
+        ...
 
 
 class Stream(Protocol):
     """The data: batch number `step` (from 0) is a function of the step alone, so one integer is its position."""
 
-    def batches(self, start_step: int) -> Iterator[tuple[Batch, Any]]:
-        """This process's rows of batches start_step, start_step + 1, ... without end, each with its BatchInfo."""
+    def batches(self, start_step: int) -> Generator[tuple[Batch, Any], None, None]:
+        """This process's rows (parallel.mesh.data_process) of batches start_step, start_step + 1, ... without end, each
+        with its BatchInfo; closed when the run ends."""
         ...
 
 
@@ -92,7 +96,9 @@ def train(
         start, totals = data.get("position", 0), Totals(data.get("totals"))
         run = _Run(config, model_config, workdir, mesh, totals, start)
         with contextlib.closing(run), StopRequest() as stop:
-            run.steps(step_fn, state, stream, checkpoints, stop)
+            if start < config.steps:
+                run.steps(step_fn, state, stream, checkpoints, stop)
+            checkpoints.wait()
     return {
         "step": totals.steps,
         **{key: value for key, value in totals.to_json().items() if key != "steps"},
@@ -132,29 +138,24 @@ class _Run:
         stop: StopRequest,
     ) -> None:
         config, pending = self.config, None
-        if self.start >= config.steps:
-            return
-        for step, (local, info) in zip(
-            range(self.start + 1, config.steps + 1), stream.batches(self.start), strict=False
-        ):
-            self._check(local, step)
-            batch = global_batch(self.mesh, local)
-            state, metrics = step_fn(state, batch)
-            if pending is not None:
-                self._finish(*pending)
-            pending = (step, metrics, info, _slots(batch))
-            leaving = stop.reached(step)
-            if leaving or step == config.steps or step % config.checkpoint_every == 0:
-                self._finish(*pending)
-                pending = None
-                self.metrics.sync()
-                checkpoints.save(state, {"totals": self.totals.to_json()}, step)
-            if leaving:
-                checkpoints.wait()
-                raise Preempted(f"asked to stop: step {step} of {config.steps} is saved; the same command resumes")
-        if self.totals.steps < config.steps:
-            raise BatchError(f"data: the stream ended after {self.totals.steps} of {config.steps} steps")
-        checkpoints.wait()
+        with contextlib.closing(stream.batches(self.start)) as batches:
+            for step, (local, info) in zip(range(self.start + 1, config.steps + 1), batches, strict=False):
+                batch = self._global(local, step)
+                state, metrics = step_fn(state, batch)
+                if pending is not None:
+                    self._finish(*pending)
+                pending = (step, metrics, info, _slots(batch))
+                leaving = stop.reached(step)
+                if leaving or step == config.steps or step % config.checkpoint_every == 0:
+                    self._finish(*pending)
+                    pending = None
+                    self.metrics.sync()
+                    checkpoints.save(state, {"totals": self.totals.to_json()}, step)
+                if leaving:
+                    checkpoints.wait()
+                    raise Preempted(f"asked to stop: step {step} of {config.steps} is saved; the same command resumes")
+        if pending is not None:
+            raise BatchError(f"data: the stream ended after {pending[0]} of {config.steps} steps")
 
     def _finish(self, step: int, metrics: dict[str, Any], info: BatchInfo, slots: tuple[int, int]) -> None:
         """Fetches the numbers of a step, checks and writes them."""
@@ -177,21 +178,23 @@ class _Run:
             self.metrics.plot(line)
         self.progress.update(line)
 
-    def _check(self, batch: Batch, step: int) -> None:
-        """What would otherwise be clamped in silence on the device."""
+    def _global(self, local: Batch, step: int) -> Batch:
+        """The global batch on the devices, after checking what would be clamped or compiled again in silence there."""
+        vocabulary = self.model_config.text.vocab_size
+        for name, ids in (("tokens_BS", local.tokens_BS), ("targets_BS", local.targets_BS)):
+            if ids.min(initial=0) < 0 or ids.max(initial=0) >= vocabulary:
+                found = f"{ids.min()}..{ids.max()} at step {step}"
+                raise BatchError(f"{name}: expected ids 0..{vocabulary - 1} of the model's vocabulary, found {found}")
+        batch = global_batch(self.mesh, local)
         if step == self.start + 1:
-            check_batch(batch)
-            values = self.model_config.vision.patch_values
-            if batch.patches_BPC.shape[2] != values:
-                raise BatchError(f"patches_BPC: expected {values} values per patch, found {batch.patches_BPC.shape[2]}")
-        for name in ("tokens_BS", "targets_BS"):
-            tokens = getattr(batch, name)
-            if tokens.max(initial=0) >= self.model_config.text.vocab_size or tokens.min(initial=0) < 0:
-                size = self.model_config.text.vocab_size
-                raise BatchError(
-                    f"{name}: expected ids 0..{size - 1} of the model's vocabulary, "
-                    f"found {tokens.min()}..{tokens.max()} at step {step}"
-                )
+            check_batch(local)
+            rows, _, values = batch.patches_BPC.shape
+            if rows != self.config.data.rows:
+                raise BatchError(f"data.rows: expected {self.config.data.rows} rows of all processes, found {rows}")
+            if values != self.model_config.vision.patch_values:
+                expected = self.model_config.vision.patch_values
+                raise BatchError(f"patches_BPC: expected {expected} values per patch, found {values}")
+        return batch
 
     def median_seconds(self) -> float | None:
         return round(float(np.median(self.seconds)), 4) if self.seconds else None

@@ -14,7 +14,7 @@ from umit_jax.parallel.mesh import data_process
 def all_ids(mesh: Mesh, local_rows: Sequence[Sequence[str]]) -> list[str]:
     """Sample ids of the global batch in the order of the row plan, whatever the number of processes.
 
-    local_rows: ids per row of this process, whose rows are [index::count] of the plan's. Collective.
+    local_rows: ids per row of this process, which reads the index-th of `count` equal parts. Collective.
     """
     if jax.process_count() == 1:
         return [sample for row in local_rows for sample in row]
@@ -23,6 +23,4 @@ def all_ids(mesh: Mesh, local_rows: Sequence[Sequence[str]]) -> list[str]:
     padded = np.pad(encoded, (0, longest - len(encoded)), constant_values=ord(" "))
     texts = multihost_utils.process_allgather(padded)
     by_index = {data_process(mesh, p)[0]: json.loads(bytes(text)) for p, text in enumerate(texts)}
-    count = len(by_index)
-    rows = [by_index[r % count][r // count] for r in range(count * len(local_rows))]
-    return [sample for row in rows for sample in row]
+    return [sample for index in sorted(by_index) for row in by_index[index] for sample in row]

@@ -77,7 +77,7 @@ def make_step(
             "loss_sum_T": loss_T,
             "weight_T": weight_T,
             "learning_rate": rate(state.step),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "tokens": jnp.sum(batch.segments_BS > 0),
             "patches": jnp.sum(batch.patch_segments_BP > 0),
         }
