@@ -120,18 +120,20 @@ def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    known = isinstance(error, (ValueError, OSError)) and type(error).__module__ != "builtins"
-    return text if known or isinstance(error, (UsageError, OSError)) else f"{type(error).__name__}: {text}"
+    return text if _is_ours(error) or isinstance(error, OSError) else f"{type(error).__name__}: {text}"
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__.split(".")[0] in ("umit_jax", "data_pipelines", "launch", "configs")
 
 
 def _status(error: BaseException) -> int:
     """Bad input (ValueErrors of our own packages, absent files) is 2; everything else is a failure."""
-    from_us = type(error).__module__.split(".")[0] in ("umit_jax", "data_pipelines", "launch", "configs")
     if type(error).__name__ == "Preempted":
         return PREEMPTED
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
         return USAGE
-    return USAGE if from_us and isinstance(error, ValueError) else FAILED
+    return USAGE if _is_ours(error) and isinstance(error, ValueError) else FAILED
 
 
 def entry() -> None:
