@@ -150,7 +150,8 @@ def by_task(table: list[dict[str, Any]]) -> dict[str, str]:
 
 def render(table: list[dict[str, Any]]) -> str:
     """The table as text; every line says whether its patients are real and what was held out."""
-    rows = [("data", "held out", "task", "metric", "ours [95 %]", "baseline [95 %]", "n", "verdict")]
+    head = ("data", "held out", "task", "metric", "ours [95 %]", "baseline [95 %]", "n", "verdict")
+    rows: list[tuple[str, ...]] = [head]
     for row in table:
         cells = [_with_interval(row["value"], row["ci95"]), _with_interval(row["baseline"], row["baseline_ci95"])]
         data = f"{row['dataset']} ({'synthetic' if row['synthetic'] else 'real'})"
