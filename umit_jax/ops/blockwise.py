@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-BLOCK = 128
+BLOCK = 64
 _MASKED = -1e30  # finite, so that a block without any key of a query gives weight 0 and not nan
 _LOWEST = -1e29  # starting maximum: above _MASKED, so that exp(_MASKED - maximum) is 0
 
