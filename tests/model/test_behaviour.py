@@ -9,6 +9,7 @@ import pytest
 
 from configs.sizes import SIZES
 from umit_jax.batch import batch_shapes, empty_batch, fake_batch
+from umit_jax.infer.cache import make_cache, mark_filled
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import abstract_params, bind, init_params
 from umit_jax.ops.loss import token_nll
@@ -133,10 +134,9 @@ def test_prefill_and_decoding_step_by_step_give_the_states_of_training():
     np.testing.assert_allclose(x_BSD, expected[:, :cut], atol=2e-5)
     assert k.shape == (CONFIG.text.layers, 2, cut, CONFIG.text.kv_heads, CONFIG.text.head_dim)
 
-    room = ((0, 0), (0, 0), (0, new), (0, 0), (0, 0))
-    k, v = jnp.pad(k, room), jnp.pad(v, room)
+    caches, filled_BT = make_cache(k, v, prompt.segments_BS, new)
     step = jax.jit(model.decode_step)
     for slot in range(cut, cut + new):
-        filled = np.broadcast_to(np.arange(cut + new) <= slot, (2, cut + new)).astype(np.int32)
-        x_BD, k, v = step(one.tokens_BS[:, slot], one.positions_BS3[:, slot, 0], k, v, slot, filled)
+        filled_BT = mark_filled(filled_BT, slot)
+        x_BD, caches = step(one.tokens_BS[:, slot], one.positions_BS3[:, slot, 0], caches, slot, filled_BT)
         np.testing.assert_allclose(x_BD, expected[:, slot], atol=2e-5)
