@@ -59,7 +59,7 @@ def train() -> ml_collections.ConfigDict:
             "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
             "compute_dtype": "bfloat16",  # float32 on CPU, where bfloat16 is slower
             "remat": "full",
-            "loss_chunk": 1024,
+            "loss_chunk": 256,  # tokens of a row whose logits exist at once
             "attention": "blockwise",
         }
     )

@@ -19,16 +19,16 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
     config.compute_dtype = "float32"
     config.data.update(
         row_tokens=256,
-        row_patches=512,
-        rows=16,
+        row_patches=384,
+        rows=8,
         min_pixels=56 * 56,
         max_pixels=112 * 112,
         total_pixels=4 * 112 * 112,
         window=4096,
     )
-    config.optimizer.update(learning_rate=2e-3, warmup_steps=20, weight_decay=0.05, b2=0.98)
+    config.optimizer.update(learning_rate=3e-3, warmup_steps=20, weight_decay=0.05, b2=0.98)
     config.steps = 100 if arg == "stage1" else 400
     config.checkpoint_every = 100
     config.keep = 1
-    config.loss_chunk = 1024
+    config.loss_chunk = 64
     return config

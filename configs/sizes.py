@@ -40,9 +40,9 @@ SIZES = {
             "kv_heads": 2,
             "mlp_size": 384,
             "mrope_section": (4, 6, 6),
-            # The w axis of M-RoPE takes the slowest frequencies: at 1e6 they turn by less than 2e-4 a step, too
-            # little to learn from in minutes. At 20 the slowest turns by 0.06.
-            "rope_theta": 20.0,
+            # The w axis of M-RoPE takes the slowest frequencies: at 1e6 they turn by less than 2e-4 a step, far too
+            # little to tell the few columns of a small image apart. At 2 the slowest turns by half a radian.
+            "rope_theta": 2.0,
         },
         "tied_head": True,
         "bos_token_id": 2040,

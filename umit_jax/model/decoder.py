@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from umit_jax.model.config import ModelConfig, TextConfig
-from umit_jax.model.layers import GatedMLP, RMSNorm
+from umit_jax.model.layers import POSITION_BIAS, GatedMLP, RMSNorm
 from umit_jax.model.param import Linear, layer_list, normal, scan_layers, stack
 from umit_jax.model.rope import Table, mrope_table, rotate
 from umit_jax.ops.attention import attention
@@ -24,8 +24,8 @@ class Attention(nnx.Module):
     def __init__(self, config: TextConfig, out_std: float):
         width, heads = {"embed": config.width}, {"heads": config.heads, "head_dim": config.head_dim}
         kv_heads = {"kv_heads": config.kv_heads, "head_dim": config.head_dim}
-        self.q = Linear(width, heads, bias=True)
-        self.k = Linear(width, kv_heads, bias=True)
+        self.q = Linear(width, heads, bias=True, bias_std=POSITION_BIAS)
+        self.k = Linear(width, kv_heads, bias=True, bias_std=POSITION_BIAS)
         self.v = Linear(width, kv_heads, bias=True)
         self.o = Linear(heads, width, bias=False, std=out_std)
 
@@ -52,14 +52,14 @@ class DecoderLayer(nnx.Module):
 
 class Embed(nnx.Module):
     def __init__(self, config: TextConfig):
-        self.embedding = normal((config.vocab_size, config.width), ("vocab", "embed"), 0.02)
+        self.embedding = normal((config.vocab_size, config.width), ("vocab", "embed"), config.width**-0.5)
 
 
 class Head(nnx.Module):
     """The untied output layer; its kernel is (vocab, embed) like the embedding it replaces."""
 
     def __init__(self, config: TextConfig):
-        self.kernel = normal((config.vocab_size, config.width), ("vocab", "embed"), 0.02)
+        self.kernel = normal((config.vocab_size, config.width), ("vocab", "embed"), config.width**-0.5)
 
 
 class Decoder(nnx.Module):

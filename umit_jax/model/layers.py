@@ -6,6 +6,11 @@ from flax import nnx
 
 from umit_jax.model.param import Linear, ones, zeros
 
+# Initial standard deviation of the biases of queries and keys. A rotated bias makes attention prefer certain distances,
+# so that a model trained from scratch sees where things are from its first step; with zeros a tiny model needs
+# thousands of steps to find that out (docs/log.md).
+POSITION_BIAS = 1.0
+
 
 class RMSNorm(nnx.Module):
     def __init__(self, width: int, eps: float):

@@ -57,13 +57,21 @@ class Linear(nnx.Module):
     """x @ kernel + bias over one or more input and output axes.
 
     kernel has the input axes first; it is applied as one (tokens, in) x (in, out) matmul, which XLA:CPU runs faster
-    than the same product with a batch axis. The initial standard deviation is fan_in ** -0.5.
+    than the same product with a batch axis. The initial standard deviation is fan_in ** -0.5, of a bias bias_std.
     """
 
-    def __init__(self, d_in: dict[str, int], d_out: dict[str, int], *, bias: bool, std: float | None = None):
+    def __init__(
+        self,
+        d_in: dict[str, int],
+        d_out: dict[str, int],
+        *,
+        bias: bool,
+        std: float | None = None,
+        bias_std: float = 0.0,
+    ):
         shape, axes = (*d_in.values(), *d_out.values()), (*_names(d_in), *_names(d_out))
         self.kernel = normal(shape, axes, math.prod(d_in.values()) ** -0.5 if std is None else std)
-        self.bias = zeros(tuple(d_out.values()), _names(d_out)) if bias else None
+        self.bias = normal(tuple(d_out.values()), _names(d_out), bias_std) if bias else None
         self.inputs = len(d_in)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from umit_jax.model.config import ModelConfig, VisionConfig
-from umit_jax.model.layers import LayerNorm, VisionMLP
+from umit_jax.model.layers import POSITION_BIAS, LayerNorm, VisionMLP
 from umit_jax.model.param import Linear, scan_layers, stack
 from umit_jax.model.rope import Table, rotate, vision_table
 from umit_jax.ops.attention import attention
@@ -27,7 +27,7 @@ def normalise(patches_BPC: jax.Array, config: ModelConfig) -> jax.Array:
 class VisionAttention(nnx.Module):
     def __init__(self, config: VisionConfig, out_std: float):
         heads = {"vision_heads": config.heads, "head_dim": config.head_dim}
-        self.qkv = Linear({"vision_embed": config.width}, {"_qkv": 3, **heads}, bias=True)
+        self.qkv = Linear({"vision_embed": config.width}, {"_qkv": 3, **heads}, bias=True, bias_std=POSITION_BIAS)
         self.proj = Linear(heads, {"vision_embed": config.width}, bias=True, std=out_std)
 
     def __call__(self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: str) -> jax.Array:
