@@ -1,7 +1,7 @@
 """6 steps == 3 + kill -9 + 3, in real processes that are really killed.
 
-On one device every process compiles for itself, because a restarted run does: bits are equal only because the compiler
-is deterministic. On eight fake devices the processes share the tests' compilation cache, to save minutes.
+The processes share the tests' compilation cache, to save minutes; the one that goes on on one device compiles for itself,
+as a restarted run does, so that its bits are equal only because the compiler is deterministic.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from tests.train.toy import FROZEN_TOWER, lines
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def start(workdir, devices, mesh, **stream) -> subprocess.Popen[str]:
+def start(workdir, devices, mesh, processes=None, cache=True, **stream) -> subprocess.Popen[str]:
     arguments = {
         "workdir": str(workdir),
         "devices": devices,
@@ -29,8 +30,10 @@ def start(workdir, devices, mesh, **stream) -> subprocess.Popen[str]:
         "config": {"log_samples": True, "optimizer__patterns": FROZEN_TOWER},
         "stream": stream,
     }
+    if processes:
+        arguments["processes"] = processes
     environment = dict(os.environ)
-    if devices == 1:
+    if not cache:
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [sys.executable, "-m", "tests.train.toy", json.dumps(arguments)]
     return subprocess.Popen(
@@ -60,6 +63,13 @@ def without_time(workdir) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines(workdir)]
 
 
+def assert_same_run(workdir, reference) -> None:
+    """The same samples at every step, and the same losses up to the order in which numbers are added."""
+    for ours, theirs in zip(lines(workdir), lines(reference), strict=True):
+        assert ours["sample_ids"] == theirs["sample_ids"]
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+
+
 MESHES = {1: {}, 8: {"data": 2, "fsdp": 2, "tensor": 2}}
 
 
@@ -76,7 +86,7 @@ def whole(tmp_path_factory):
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, whole, devices):
     killed = start(tmp_path, devices, MESHES[devices], hang_at=6)  # steps 4 and 5 are logged, and will be taken again
     kill_after(killed, tmp_path / "checkpoints" / "3")
-    summary = finish(start(tmp_path, devices, MESHES[devices]))
+    summary = finish(start(tmp_path, devices, MESHES[devices], cache=devices > 1))
     assert (summary["resumed_from"], summary["compilations"]) == (3, 1)
     assert without_time(tmp_path) == without_time(whole[devices])
 
@@ -86,14 +96,28 @@ def test_a_run_killed_on_one_device_goes_on_on_eight(tmp_path, whole):
     shutil.rmtree(tmp_path / "checkpoints" / "6")
     summary = finish(start(tmp_path, 8, MESHES[8]))
     assert summary["resumed_from"] == 3
-    for ours, theirs in zip(lines(tmp_path), lines(whole[1]), strict=True):
-        assert ours["sample_ids"] == theirs["sample_ids"]
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+    assert_same_run(tmp_path, whole[1])
+
+
+def test_two_processes_stop_at_one_step_when_one_gets_sigterm_and_one_process_goes_on(tmp_path, whole):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    both = [start(tmp_path, 2, {"fsdp": 4}, [address, 2, i], term_at=3, term_part=1) for i in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 75, err
+        assert "asked to stop: step " in out
+    saved = int(max((path.name for path in (tmp_path / "checkpoints").iterdir()), key=int))
+    assert saved in (3, 4)
+    summary = finish(start(tmp_path, 1, MESHES[1]))
+    assert summary["resumed_from"] == saved
+    assert_same_run(tmp_path, whole[1])
 
 
 def test_a_run_killed_while_it_saves_leaves_no_half_checkpoint(tmp_path):
     """Killed at an arbitrary moment of the save: what is there afterwards is whole, and the run goes on from it."""
-    process = start(tmp_path, 8, MESHES[8], hang_at=5)
+    process = start(tmp_path, 1, MESHES[1], hang_at=5)
     folder = tmp_path / "checkpoints"
     deadline = time.monotonic() + 300
     with contextlib.suppress(FileNotFoundError):
@@ -103,7 +127,7 @@ def test_a_run_killed_while_it_saves_leaves_no_half_checkpoint(tmp_path):
             time.sleep(0.002)
     process.kill()
     process.communicate()
-    summary = finish(start(tmp_path, 8, MESHES[8]))
+    summary = finish(start(tmp_path, 1, MESHES[1]))
     assert summary["step"] == 6
     assert summary["resumed_from"] in (0, 3)
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]

@@ -1,3 +1,5 @@
+import json
+import re
 import resource
 import shutil
 import signal
@@ -7,15 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from configs.sizes import SIZES
 from tests.train.test_state import build
 from tests.train.toy import MODEL
 from umit_jax.model.config import ModelConfig
+from umit_jax.parallel.mesh import make_mesh
 from umit_jax.train.checkpoint import (
     Checkpointer,
     CheckpointError,
     SaveError,
+    _unreadable,
+    checksums,
     load_params,
     read_metadata,
     save_params,
@@ -92,11 +99,6 @@ def test_a_state_with_other_frozen_parameters_names_the_first_that_differs(saved
         checkpointer.restore(build({"fsdp": -1}, patterns=())[0])
 
 
-def largest_file(workdir):
-    files = [path for path in (workdir / "checkpoints" / "3" / "state").rglob("*") if path.is_file()]
-    return max(files, key=lambda path: path.stat().st_size)
-
-
 def flip_a_bit(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0x10
@@ -107,16 +109,53 @@ def cut_in_half(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, cut_in_half, lambda path: path.unlink()])
-def test_a_damaged_array_is_named(copied, damage):
-    damage(largest_file(copied))
-    message = r"checkpoints/3: damaged checkpoint: \w+/.*: (expected checksum \d+, found \d+|cannot be read: .+)"
-    with (
-        Checkpointer(copied, keep=2) as checkpointer,
-        pytest.raises(CheckpointError, match=message) as caught,
-    ):
+def refusal(workdir):
+    """The error of resuming from the checkpoint in `workdir`."""
+    with Checkpointer(workdir, keep=2) as checkpointer, pytest.raises(CheckpointError) as caught:
         checkpointer.restore(build({"fsdp": -1})[0])
     assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_in_half, lambda path: path.unlink()])
+def test_damaged_array_files_are_refused(copied, damage):
+    for path in (copied / "checkpoints" / "3" / "state").rglob("d/*"):
+        damage(path)
+    assert re.search(r"checkpoints/3(/state)?: damaged checkpoint: .+", refusal(copied))
+
+
+def test_an_array_that_reads_but_is_not_what_was_saved_is_named(copied):
+    """TensorStore keeps no checksum of large values, so a flipped bit reads as another number."""
+    path = copied / "checkpoints" / "3" / "data" / "metadata"
+    data = json.loads(path.read_text())
+    right = data["checksums"]["params/decoder/norm/scale"]
+    data["checksums"]["params/decoder/norm/scale"] = right ^ 1
+    path.write_text(json.dumps(data))
+    assert refusal(copied).endswith(f"params/decoder/norm/scale: expected checksum {right ^ 1}, found {right}")
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])
+def test_a_checksum_sees_every_bit_and_place(dtype):
+    values = np.asarray(jnp.arange(12).reshape(3, 4).astype(dtype))
+    flipped = values.copy()
+    flipped.view(np.uint8).reshape(-1)[7] ^= 0x10
+    swapped = values[:, [1, 0, 2, 3]]
+    sums = [checksums({"x": jnp.asarray(x)})["x"] for x in (values, flipped, swapped)]
+    assert len(set(sums)) == 3
+    sharded = jax.device_put(values[:, :4], NamedSharding(make_mesh({"fsdp": 4}, jax.devices()[:4]), P(None, "fsdp")))
+    assert checksums({"x": sharded})["x"] == sums[0]
+
+
+def test_an_unreadable_array_is_named():
+    """What TensorStore says, in the error that Orbax raises from it."""
+    cause = ValueError(
+        'OUT_OF_RANGE: Error reading "opt.1.mu.decoder.norm.scale/0.0" in OCDBT database at local file "/x/state/": '
+        "Requested byte range [0, 7660) is not valid for value of size 50 [source locations='a:1\nb:2']"
+    )
+    error = Exception("Encountered error while reading array index")
+    error.__cause__ = cause
+    reason = "Requested byte range [0, 7660) is not valid for value of size 50"
+    assert _unreadable(error) == f"opt/1/mu/decoder/norm/scale: cannot be read: {reason}"
 
 
 @pytest.mark.parametrize("name", ["state/_METADATA", "data/metadata"])

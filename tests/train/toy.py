@@ -50,8 +50,8 @@ class Info:
 
 class ToyStream:
     """`rows` rows a step; this process has the index-th of `count` parts of them. Counting steps from 1: at `nan_at`
-    a loss weight is infinite, at `hang_at` the batch does not come, at `term_at` the process sends itself a SIGTERM,
-    after `end_at` there are no more."""
+    a loss weight is infinite, at `hang_at` the batch does not come, at `term_at` the process that has
+    part `term_part` sends itself a SIGTERM, after `end_at` there are no more."""
 
     def __init__(
         self,
@@ -62,10 +62,12 @@ class ToyStream:
         nan_at: int = 0,
         hang_at: int = 0,
         term_at: int = 0,
+        term_part: int = 0,
         end_at: int = 0,
     ):
         self.rows, self.mine = rows, slice(index * rows // count, (index + 1) * rows // count)
-        self.nan_at, self.hang_at, self.term_at, self.end_at = nan_at, hang_at, term_at, end_at
+        self.nan_at, self.hang_at, self.end_at = nan_at, hang_at, end_at
+        self.term_at = term_at if index == term_part else 0
 
     def batches(self, start_step: int) -> Generator[tuple[Batch, Info], None, None]:
         for step in itertools.count(start_step + 1):
@@ -106,18 +108,30 @@ def lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """arguments: workdir, devices, mesh, config {key: value}, stream {}. Prints the summary as JSON."""
+    """arguments: workdir, devices, mesh, config {key: value}, stream {}; processes [address, count, index] for one of
+    several. Prints the summary as JSON; exits with status 75 when preempted."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     # Level 0 halves the time to compile; what is compared has been compiled the same way.
     devices = f"--xla_force_host_platform_device_count={arguments['devices']}"
     os.environ["XLA_FLAGS"] = f"{devices} --xla_backend_optimization_level=0"
-    from umit_jax.parallel.mesh import make_mesh
+    import jax
+
+    if "processes" in arguments:
+        address, count, index = arguments["processes"]
+        jax.distributed.initialize(address, count, index)
+    from umit_jax.parallel.mesh import data_process, make_mesh
     from umit_jax.train.loop import train
+    from umit_jax.train.preemption import Preempted
 
     config = toy_config(**arguments.get("config", {}))
     mesh = make_mesh(arguments["mesh"])
-    stream = ToyStream(**arguments.get("stream", {}))
-    print(json.dumps(train(config, MODEL, stream, pathlib.Path(arguments["workdir"]), mesh)))
+    index, count = data_process(mesh)
+    stream = ToyStream(**arguments.get("stream", {}), index=index, count=count)
+    try:
+        print(json.dumps(train(config, MODEL, stream, pathlib.Path(arguments["workdir"]), mesh)), flush=True)
+    except Preempted as error:
+        print(error, flush=True)
+        sys.exit(75)
 
 
 if __name__ == "__main__":

@@ -195,7 +195,10 @@ def _saved_arrays(checkpoint: pathlib.Path) -> dict[str, Any]:
     """Array metadata (shape, dtype) by path, as saved."""
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            return _by_path(reader.metadata(checkpoint / "state").item_metadata.tree)
+            metadata = reader.metadata(checkpoint / "state").item_metadata
+        if metadata is None:
+            raise ValueError("the description of its arrays cannot be read (_METADATA, _sharding)")
+        return _by_path(metadata.tree)
     except Exception as error:
         raise CheckpointError(f"{checkpoint / 'state'}: damaged checkpoint: {_brief(error)}") from error
 
@@ -224,8 +227,7 @@ def _restore(checkpoint: pathlib.Path, abstract: dict[str, Any]) -> tuple[dict[s
     try:
         state = _read_arrays(checkpoint, abstract)
     except Exception as error:
-        path, why = _first_unreadable(checkpoint, abstract, error)
-        raise CheckpointError(f"{checkpoint}: damaged checkpoint: {path}: cannot be read: {_brief(why)}") from error
+        raise CheckpointError(f"{checkpoint}: damaged checkpoint: {_unreadable(error)}") from error
     for path, found in checksums(state).items():
         expected = data["checksums"].get(path)
         if found != expected:
@@ -242,23 +244,21 @@ def _read_arrays(checkpoint: pathlib.Path, abstract: dict[str, Any]) -> dict[str
         return reader.restore(checkpoint / "state", args=args)
 
 
-def _first_unreadable(
-    checkpoint: pathlib.Path, abstract: dict[str, Any], error: Exception
-) -> tuple[str, BaseException]:
-    """(path, reason): Orbax reads arrays together and does not say which one failed, so they are read one by one."""
-    if jax.process_count() == 1:
-        for path, leaf in _by_path(abstract).items():
-            try:
-                _read_arrays(checkpoint, unflatten_dict({path: leaf}, sep="/"))
-            except Exception as own:
-                return path, own
-    return "state", error
+def _unreadable(error: BaseException) -> str:
+    """The array and the reason in an error of TensorStore, which Orbax wraps; its names have dots for our slashes."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    name = re.search(r'"([\w.]+)/[.\d]', text)
+    if name is None:
+        return _brief(error)
+    reason = re.sub(r" \[(source locations|tensorstore_spec|os_error_code).*", "", text).split(": ")[-1]
+    return f"{name[1].replace('.', '/')}: cannot be read: {reason[:200]}"
 
 
 def _brief(error: BaseException) -> str:
-    """The first 300 characters of an error on one line, without what Orbax appends for its own developers."""
-    text = str(error).split("See full TensorStore details")[0]
-    return (" ".join(text.split()) or type(error).__name__)[:300]
+    """The first 300 characters of an error on one line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def _drop_orbax(record: logging.LogRecord) -> bool:

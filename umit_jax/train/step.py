@@ -6,7 +6,6 @@ kept for a backward pass, which ends before the projector's input (or at it, whe
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -56,7 +55,7 @@ def make_step(
     rate: Schedule,
     mesh: Mesh,
     compute: Compute,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> jax.stages.Wrapped:
     """The jitted step: (state, batch) -> (next state, metrics). The state given to it is donated.
 
     Metrics are replicated scalars: loss_sum, weight, learning_rate, grad_norm, tokens and patches that are not
