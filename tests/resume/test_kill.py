@@ -1,7 +1,7 @@
 """6 steps == 3 + kill -9 + 3, in real processes that are really killed.
 
-The processes share the tests' compilation cache, to save minutes; the one that goes on on one device compiles for itself,
-as a restarted run does, so that its bits are equal only because the compiler is deterministic.
+The processes share the tests' compilation cache, to save minutes; the one that goes on on one device compiles for
+itself, as a restarted run does, so that its bits are equal only because the compiler is deterministic.
 """
 
 import contextlib
