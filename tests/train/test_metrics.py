@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from umit_jax.batch import TASKS
-from umit_jax.train.metrics import Totals, row, truncate
+from umit_jax.train.metrics import LogError, MetricsLog, Totals, row, truncate
 
 
 def metrics(loss=6.0, weight=3.0, tokens=50):
@@ -59,3 +59,11 @@ def test_truncate_cuts_later_steps_and_a_torn_line(tmp_path, tail):
 def test_truncate_without_a_file_does_nothing(tmp_path):
     truncate(tmp_path / "metrics.jsonl", 3)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_full_disk_names_the_file_and_the_step(tmp_path):
+    log = MetricsLog(tmp_path, 0, write=True)
+    log._file = open("/dev/full", "w")  # noqa: SIM115 (the log closes it)
+    with pytest.raises(LogError, match=r"metrics.jsonl: step 7 not written: No space left on device"):
+        log.write({"step": 7})
+    log.close()

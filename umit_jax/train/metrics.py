@@ -6,6 +6,7 @@ One line of metrics.jsonl:
 loss is nats per unit of weight; tokens counts what is not padding; fill is the share that is not padding.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -65,6 +66,10 @@ class Totals:
         return dict(vars(self))
 
 
+class LogError(OSError):
+    """metrics.jsonl cannot be written, as when the disk is full."""
+
+
 class MetricsLog:
     """metrics.jsonl and TensorBoard of a run that goes on after `step`; lines beyond it are cut off.
 
@@ -74,16 +79,19 @@ class MetricsLog:
     def __init__(self, workdir: pathlib.Path, step: int, write: bool):
         self._file: IO[str] | None = None
         self._board: SummaryWriter | None = None
+        self._path = workdir / "metrics.jsonl"
         if write:
-            path = workdir / "metrics.jsonl"
-            truncate(path, step)
-            self._file = path.open("a", encoding="utf-8")
+            truncate(self._path, step)
+            self._file = self._path.open("a", encoding="utf-8")
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, line: dict[str, Any]) -> None:
         if self._file:
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise LogError(f"{self._path}: step {line['step']} not written: {error.strerror}") from error
 
     def plot(self, line: dict[str, Any]) -> None:
         if self._board:
@@ -99,7 +107,8 @@ class MetricsLog:
 
     def close(self) -> None:
         if self._file:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what is left in its buffer has been reported by write
+                self._file.close()
         if self._board:
             self._board.close()
 

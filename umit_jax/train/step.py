@@ -30,7 +30,7 @@ class Compute:
 
     dtype: jnp.dtype = jnp.float32  # type: ignore[assignment]
     remat: str = "none"
-    loss_chunk: int = 1024
+    loss_chunk: int = 256
     attention: str = "blockwise"
 
 
