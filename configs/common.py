@@ -21,6 +21,7 @@ def data() -> ml_collections.ConfigDict:
             "total_pixels": 4 * 602112,  # over all media of a sample
             "volume_as": "video",  # video (temporal patch 2) or slices (one image each)
             "oversize": "shrink",  # a sample too large for a row: shrink, drop or error
+            "loss_weight": "token",  # token: every answer token weighs 1; sample: every sample does
             "window": 16384,  # samples that are packed together
             "workers": 0,  # decoding processes; 0 decodes in threads
             "prefetch": 4,  # batches decoded ahead

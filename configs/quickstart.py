@@ -19,11 +19,12 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
     config.compute_dtype = "float32"
     config.data.update(
         row_tokens=256,
-        row_patches=384,
+        row_patches=192,
         rows=8,
-        min_pixels=56 * 56,
-        max_pixels=112 * 112,
-        total_pixels=4 * 112 * 112,
+        min_pixels=28 * 28,
+        max_pixels=56 * 56,  # four tokens an image, like the paper's MedMNIST
+        total_pixels=8 * 56 * 56,
+        loss_weight="sample",
         window=4096,
     )
     config.optimizer.update(learning_rate=3e-3, warmup_steps=20, weight_decay=0.05, b2=0.98)

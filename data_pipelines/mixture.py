@@ -44,13 +44,17 @@ def make_stream(
     process_index: int = 0,
     process_count: int = 1,
     cache_bytes: int = 256 << 20,
+    loss_weight: str = "token",
 ) -> "Stream":
     """The stream of a training config's `data` section.
 
     data: split, tasks, row_tokens, row_patches, rows, oversize, window, workers, prefetch as attributes. sources: shard
     directory -> times per epoch. cache_dir: where lengths and the plan are kept between runs. cache_bytes: memory of
-    this host for examples that come again (a small set is decoded once).
+    this host for examples that come again (a small set is decoded once). loss_weight: "token", every answer token
+    weighs 1; "sample", every sample does, so that a one-word answer is not drowned by a page of report.
     """
+    if loss_weight not in ("token", "sample"):
+        raise StreamError(f"data.loss_weight: expected token | sample, found {loss_weight!r}")
     if process_count < 1 or data.rows % process_count or not 0 <= process_index < process_count:
         raise StreamError(f"data.rows: {data.rows} rows cannot be shared by {process_count} hosts")
     if data.rows < 1 or data.workers < 0 or data.prefetch < 1:
@@ -77,7 +81,8 @@ def make_stream(
         seed=seed,
         cache_dir=cache_dir,
     )
-    loader = _Loader(opened, tokenizer, processing, limits, cache_bytes // max(data.workers, 1))
+    per_worker = cache_bytes // max(data.workers, 1)
+    loader = _Loader(opened, tokenizer, processing, limits, per_worker, even=loss_weight == "sample")
     return Stream(plan, loader, sizes, data.rows, process_index, process_count, data.workers, data.prefetch)
 
 
@@ -168,9 +173,10 @@ class _Loader:
         processing: Processing,
         limits: Limits,
         cache_bytes: int,
+        even: bool,
     ) -> None:
         self.sources, self.tokenizer, self.processing, self.limits = sources, tokenizer, processing, limits
-        self.cache_bytes = cache_bytes
+        self.cache_bytes, self.even = cache_bytes, even
         self._set_up()
 
     def _set_up(self) -> None:
@@ -199,6 +205,8 @@ class _Loader:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         example = build_example(self.sources[source][index], self.tokenizer, self.processing, self.limits)
+        if self.even:
+            example.weights_S /= example.weights_S.sum()
         with self._lock:
             if key not in self._kept and example.nbytes <= self.cache_bytes:
                 self._kept[key] = example

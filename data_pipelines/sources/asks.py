@@ -14,7 +14,7 @@ A vqa topic that shares its name with a classification (modality, plane) is the 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from data_pipelines.prompts import quantity, term, term_names
 from data_pipelines.sources import compose
@@ -186,15 +186,14 @@ def _boxes(study: Study, view: View) -> Iterator[Ask]:
 
 
 def _points(study: Study, view: View) -> Iterator[Ask]:
+    """Points are spoken in pixels or voxels of what is shown, as the paper's landmarks are."""
     frame = frame_of(view)
     solid = frame.ndim == 3
-    spoken = frame if solid else frame.norm1000()
     for name, point in view.points.items():
-        scaled = [c * s / f for c, s, f in zip(point, spoken.size, frame.size, strict=True)]
 
-        def answer(language: str, name: str = name, scaled: list[float] = scaled) -> Target:
-            return points_target(spoken, [(term(name, language), scaled)])
+        def answer(language: str, name: str = name, point: Sequence[float] = point) -> Target:
+            return points_target(frame, [(term(name, language), point)])
 
         kind = "point" if name in term_names("landmarks") + term_names("findings") else "centre"
         topic = f"landmark3d/{name}" if solid else f"landmark/{name}"
-        yield Ask("landmark", topic, kind, (view,), _kind(study, ""), name, answer=answer, size=spoken.size)
+        yield Ask("landmark", topic, kind, (view,), _kind(study, ""), name, answer=answer, size=frame.size)

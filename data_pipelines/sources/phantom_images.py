@@ -18,7 +18,7 @@ from scipy import ndimage
 from data_pipelines.sources.phantom_anatomy import LABELS, VERTEBRAE, Grid, Patient, paint
 
 CT_SIZE = (64, 64, 28)
-RADIOGRAPH_SIZE = 112
+RADIOGRAPH_SIZE = 100
 _HU = {
     "body": 40, "fat": -95, "ribs": 350, "lung_left": -830, "lung_right": -830, "mediastinum": 35, "trachea": -980,
     "heart": 120, "aorta": 220, "liver": 105, "spleen": 125, "stomach": 25, "gas": -900, "kidney_left": 195,
@@ -104,7 +104,7 @@ def pet(rng: np.random.Generator, patient: Patient) -> Acquired:
 
 
 def ultrasound(rng: np.random.Generator, patient: Patient) -> Acquired:
-    """Echo image uint8 (rows by depth, columns from the head's side to the feet's), 112 x 112, and the labels of the
+    """Echo image uint8 (rows by depth, columns from the head's side to the feet's), 100 x 100, and the labels of the
     same pixels, 0 outside the sector. grid.step_mm: (pixel, pixel, pixel)."""
     count = RADIOGRAPH_SIZE
     depth_mm = float(rng.uniform(150, 200))

@@ -26,7 +26,7 @@ from data_pipelines.sources.phantom_images import Acquired
 from data_pipelines.sources.study import Facts, Study, View
 from data_pipelines.sources.views import image_view, slice_view, volume_view
 
-IMAGE_SIZE = 112
+IMAGE_SIZE = 100  # a pixel is ten of the thousand units that boxes are spoken in: no digit is below the resolution
 VOLUME_SIZE = (56, 56, 8)
 ORGANS = ("heart", "liver", "spleen", "kidney_left", "kidney_right", "lung_left", "lung_right")
 CROPPED = {"heart": ["heart"], "liver": ["liver"], "spleen": ["spleen"], "kidney": ["kidney_left", "kidney_right"],
