@@ -19,7 +19,7 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
     config.compute_dtype = "float32"
     config.data.update(
         row_tokens=256,
-        row_patches=192,
+        row_patches=160,
         rows=8,
         min_pixels=28 * 28,
         max_pixels=56 * 56,  # four tokens an image, like the paper's MedMNIST
@@ -28,8 +28,8 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
         window=4096,
     )
     config.optimizer.update(learning_rate=3e-3, warmup_steps=20, weight_decay=0.05, b2=0.98)
-    config.steps = 100 if arg == "stage1" else 400
-    config.checkpoint_every = 100
+    config.steps = 900 if arg == "stage1" else 1800
+    config.checkpoint_every = 300
     config.keep = 1
     config.loss_chunk = 64
     return config

@@ -85,7 +85,7 @@ def _text(study: Study, task: str, topic: str, views: tuple[View, ...], write: C
 
 def _captions(study: Study, view: View) -> Iterator[Ask]:
     yield _text(study, "caption", "caption", (view,), lambda language: compose.caption(view, language))
-    if view.boxes and len(view.media.size) == 2:
+    if view.boxes:
         yield _text(
             study, "caption", "grounded", (view,), lambda language: compose.grounded(view, frame_of(view), language)
         )

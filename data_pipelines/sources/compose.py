@@ -4,6 +4,7 @@ A view is a list of aspects, each with its sentence. A caption says what is show
 found and measured, a comparison which sentences two views share and which they do not.
 """
 
+import math
 from collections.abc import Sequence
 
 from data_pipelines.prompts import answer_text, join, measure_list, name_list, say, state, term
@@ -69,11 +70,15 @@ def caption(view: View, language: str) -> str:
 
 
 def grounded(view: View, frame: Frame, language: str) -> str:
-    """What is shown, then the largest structures with their boxes."""
+    """What is shown, then the largest structures with their boxes; a 3D box, which names nothing, after its name."""
     items = [(name, box) for name, boxes in view.boxes.items() for box in boxes]
-    items.sort(key=lambda item: -(item[1][2] - item[1][0]) * (item[1][3] - item[1][1]))
-    target = boxes_target(frame, [(term(name, language), box) for name, box in items[:MAX_GROUNDED]])
-    return join([shown(view, language), answer_text(target, task="detection", language=language)], language)
+    items.sort(key=lambda item: -math.prod(item[1][i + frame.ndim] - item[1][i] for i in range(frame.ndim)))
+    texts = [shown(view, language)]
+    for name, box in items[:MAX_GROUNDED]:
+        label = term(name, language)
+        text = answer_text(boxes_target(frame, [(label, box)]), task="detection", language=language)
+        texts.append(text if frame.ndim == 2 else f"{label} {text}")
+    return join(texts, language)
 
 
 def report(views: Sequence[View], language: str) -> str:
