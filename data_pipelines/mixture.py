@@ -9,7 +9,7 @@ batch is the same array on any number of hosts, and the position of the stream i
 import collections
 import dataclasses
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ class Stream:
         """(source, record index) of the samples of each row of the global batch of a step."""
         return [self.plan.row(step * self.rows + r) for r in range(self.rows)]
 
-    def batches(self, start_step: int = 0) -> Iterator[tuple[Batch, BatchInfo]]:
+    def batches(self, start_step: int = 0) -> Generator[tuple[Batch, BatchInfo], None, None]:
         """This host's part of the global batches from start_step on, decoded ahead; close the iterator when done."""
         import grain  # imports jax where that is installed, so not before it is needed
 
