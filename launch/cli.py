@@ -129,6 +129,8 @@ def _is_ours(error: BaseException) -> bool:
 
 def _status(error: BaseException) -> int:
     """Bad input (ValueErrors of our own packages, absent files) is 2; everything else is a failure."""
+    if "No space left on device" in str(error):
+        return FAILED
     if type(error).__name__ == "Preempted":
         return PREEMPTED
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):

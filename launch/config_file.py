@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import re
+import sys
 from typing import Any
 
 import ml_collections
@@ -35,22 +36,29 @@ def load(file: str, overrides: list[str]) -> ml_collections.ConfigDict:
     for override in overrides:
         if not re.fullmatch(r"--config\.[\w.]+=.*", override, re.DOTALL):
             raise UsageError(f"expected --config.KEY=VALUE, found {override}")
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
     try:
         # The overrides are checked against the file's own keys before they are applied.
-        values(["umit", f"--config={file}"])
-        base = values["config"].value
+        base = _parse([f"--config={file}"])
         for override in overrides:
             _check_key(base, override.split("=")[0].removeprefix("--config."))
-        values = flags.FlagValues()
-        config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
-        values(["umit", f"--config={file}", *overrides])
-        return ml_collections.ConfigDict(values["config"].value.copy_and_resolve_references())
+        return ml_collections.ConfigDict(_parse([f"--config={file}", *overrides]).copy_and_resolve_references())
     except UsageError:
         raise
     except (flags.Error, TypeError, ValueError, AttributeError, KeyError, SyntaxError) as error:
         raise UsageError(f"--config={file}: {' '.join(str(error).split())}") from error
+
+
+def _parse(arguments: list[str]) -> ml_collections.ConfigDict:
+    """The config that the arguments give. config_flags looks for overrides in sys.argv, so that is what it gets."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    before = sys.argv
+    sys.argv = ["umit", *arguments]
+    try:
+        values(sys.argv)
+    finally:
+        sys.argv = before
+    return values["config"].value
 
 
 def _check_key(config: ml_collections.ConfigDict, dotted: str) -> None:

@@ -121,9 +121,10 @@ def test_predict_takes_a_conversation(stage2, work):
     assert set(found) >= {"text", "parsed", "token_ids", *COMMON}
 
 
-def test_the_export_loads_in_transformers_and_says_the_same_tokens(shards, stage2, exported):
+def test_the_export_loads_in_transformers_and_says_the_same_tokens_on_held_out_images(shards, stage2, exported):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
+    pil = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
     from data_pipelines.example import build_prompt
     from data_pipelines.shards import open_shards
     from launch import model
@@ -131,27 +132,39 @@ def test_the_export_loads_in_transformers_and_says_the_same_tokens(shards, stage
 
     ours = model.load(stage2)
     theirs = transformers.AutoModelForImageTextToText.from_pretrained(exported, dtype=torch.float32)
-    processor = transformers.AutoProcessor.from_pretrained(exported)
-    records = [r for r in open_shards(shards, "test") if all(m.kind == "image" for m in r.media)][:6]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+    # AutoProcessor as a whole needs torchvision for videos: tests/export/test_processor.py has it.
+    images = pil.Qwen2VLImageProcessorPil.from_pretrained(exported)
+    held_out = open_shards(shards, "test")
+    records = [r for r in held_out if r.task == "vqa" and all(m.kind == "image" for m in r.media)][:6]
     prompts = [build_prompt(record, ours.tokenizer, ours.processing) for record in records]
     answers = answer_all(ours.config, ours.params, prompts, max_new_tokens=12, eos_ids=ours.tokenizer.eos_ids)
+    assert len(records) >= 2
     for record, prompt, answer in zip(records, prompts, answers, strict=True):
-        inputs = hugging_face_inputs(processor, record)
+        inputs = hugging_face_inputs(tokenizer, images, record)
         assert inputs["input_ids"][0].tolist() == prompt.tokens_S.tolist()
-        out = theirs.generate(**inputs, max_new_tokens=12, do_sample=False)
+        kinds = (inputs["input_ids"] == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
+        out = theirs.generate(**inputs, mm_token_type_ids=kinds, max_new_tokens=12, do_sample=False)
         said = out[0, inputs["input_ids"].shape[1] :].tolist()
         said = said[: next((i for i, t in enumerate(said) if t in ours.tokenizer.eos_ids), len(said))]
         assert said == answer
 
 
-def hugging_face_inputs(processor, record):
-    """The record's question through transformers' own processor and chat template."""
+def hugging_face_inputs(tokenizer, images, record):
+    """The record's question through the export's own image processor, tokenizer and chat template."""
     import io
 
+    import torch
     from PIL import Image
 
-    images = [Image.open(io.BytesIO(media.frames[0])).convert("RGB") for media in record.media]
-    content = [{"type": "image"} for _ in images]
+    pictures = [Image.open(io.BytesIO(media.frames[0])).convert("RGB") for media in record.media]
+    pixels = images(images=pictures, return_tensors="pt")
+    content = [{"type": "image"} for _ in pictures]
     content.append({"type": "text", "text": record.turns[0].text.replace("<media>", "")})
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    return processor(text=[text], images=images, return_tensors="pt")
+    messages = [{"role": "user", "content": content}]
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    for grid in pixels["image_grid_thw"]:
+        text = text.replace("<|image_pad|>", "<|hole|>" * int(grid.prod() // 4), 1)
+    text = text.replace("<|hole|>", "<|image_pad|>")
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}

@@ -59,7 +59,8 @@ def test_initial_values_are_a_function_of_the_key():
     same_shape = first["decoder"]["layers"]["attn"]["k"]["kernel"], first["decoder"]["layers"]["attn"]["v"]["kernel"]
     assert (same_shape[0] != same_shape[1]).any()
     assert (first["decoder"]["norm"]["scale"] == 1).all()
-    assert (first["decoder"]["layers"]["attn"]["q"]["bias"] == 0).all()
+    assert (first["decoder"]["layers"]["attn"]["v"]["bias"] == 0).all()
+    assert first["decoder"]["layers"]["attn"]["q"]["bias"].std() > 0.5  # attention by distance from the first step
 
 
 def test_initial_values_fit_the_abstract_shapes_and_the_declared_spread():
