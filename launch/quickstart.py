@@ -137,15 +137,18 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def by_task(table: list[dict[str, Any]]) -> dict[str, str]:
-    """One verdict per task on the synthetic patients: the worst of its rows."""
+    """One verdict for each task on the synthetic patients, 2D and 3D apart: the worst of its rows."""
     worst = (LOSES, UNDECIDED, BEATS)
-    rows = [row for row in table if row["synthetic"]]
-    found = {row["task"] for row in rows}
-    return {
-        task: min((r["verdict"] for r in rows if r["task"] == task), key=worst.index)
-        for task in PRIMARY
-        if task in found
-    }
+    verdicts: dict[str, str] = {}
+    for row in table:
+        if row["synthetic"]:
+            name = _name(row)
+            verdicts[name] = min(verdicts.get(name, BEATS), row["verdict"], key=worst.index)
+    return verdicts
+
+
+def _name(row: dict[str, Any]) -> str:
+    return row["task"] + (f" {row['dims']}D" if row["dims"] else "")
 
 
 def render(table: list[dict[str, Any]]) -> str:
@@ -156,8 +159,7 @@ def render(table: list[dict[str, Any]]) -> str:
         cells = [_with_interval(row["value"], row["ci95"]), _with_interval(row["baseline"], row["baseline_ci95"])]
         data = f"{row['dataset']} ({'synthetic' if row['synthetic'] else 'real'})"
         where = f"{row['n_patients']} patients" if row["heldout"] == "patient" else "regions"
-        task = row["task"] + (f" {row['dims']}D" if row["dims"] else "")
-        task += "" if row["language"] == "all" else f" {row['language']}"
+        task = _name(row) + ("" if row["language"] == "all" else f" {row['language']}")
         rows.append((data, where, task, row["metric"], *cells, str(row["n"]), row["verdict"]))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
