@@ -15,6 +15,7 @@ import difflib
 import importlib
 import json
 import logging
+import os
 import pathlib
 import sys
 import time
@@ -139,5 +140,11 @@ def _status(error: BaseException) -> int:
 
 
 def entry() -> None:
-    """Console script."""
-    sys.exit(main())
+    """Console script. A reader that closes the pipe early (`umit ... | head`) is no error."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)

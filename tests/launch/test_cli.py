@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from launch import cli
-from tests.launch.conftest import CONFIGS, SMALL, train_arguments, umit
+from tests.launch.conftest import CONFIGS, ROOT, train_arguments, umit
 
 
 def one_line(done):
@@ -98,8 +100,6 @@ def test_a_broken_predictions_line_is_named(tmp_path, capsys):
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_shards(tmp_path):
-    import subprocess
-
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", small], check=False).returncode == 0
@@ -114,6 +114,12 @@ def test_a_full_disk_is_one_line_and_leaves_no_shards(tmp_path):
         subprocess.run(["umount", small], check=True)
 
 
+def test_a_reader_that_closes_the_pipe_ends_it_quietly():
+    command = f"{sys.executable} -m launch --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+
+
 def test_help_of_every_command_names_its_flags(capsys):
     for command in cli.COMMANDS:
         with pytest.raises(SystemExit) as ended:
@@ -124,5 +130,5 @@ def test_help_of_every_command_names_its_flags(capsys):
 
 def test_list_names_every_dataset_and_its_origin(capsys):
     assert cli.main(["prepare", "--list"]) == 0
-    assert "sampler" in capsys.readouterr().out
-    assert SMALL
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ("sampler", "phantom", "dicom_folder", "nifti_folder"))
