@@ -30,6 +30,10 @@ class Processing:
 
     min_pixels, max_pixels: bounds for one image or frame after resizing. total_pixels: bound for all media of a sample,
     counted as 28 x 28 per vision token. volume_as: a volume is one video of its slices, or one image per slice.
+
+    The rest is what the model's family wants. window: patches along a side of the windows that its vision tower attends
+    in, None where it has none. tokens_per_second: positions that a second of video takes, None where every temporal
+    patch takes one. boxes: the frame in which 2D boxes are spoken, 0-1000 or pixels of the resized image.
     """
 
     min_pixels: int = 4 * 28 * 28
@@ -39,14 +43,21 @@ class Processing:
     patch_size: int = 14
     temporal: int = 2
     merge: int = 2
+    window: int | None = None
+    tokens_per_second: int | None = None
+    boxes: Literal["norm1000", "resized"] = "norm1000"
 
     def __post_init__(self) -> None:
+        choices = {"volume_as": ("video", "slices"), "boxes": ("norm1000", "resized")}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name != "volume_as" and (not isinstance(value, int) or value < 1):
+            if field.name in choices:
+                if value not in choices[field.name]:
+                    raise ImageError(f"{field.name}: expected {' | '.join(choices[field.name])}, found {value!r}")
+            elif (value is not None or field.default is not None) and (not isinstance(value, int) or value < 1):
                 raise ImageError(f"{field.name}: expected a positive integer, found {value!r}")
-        if self.volume_as not in ("video", "slices"):
-            raise ImageError(f"volume_as: expected video | slices, found {self.volume_as!r}")
+        if self.window is not None and self.window % self.merge:
+            raise ImageError(f"window: expected a multiple of {self.merge} patches, found {self.window}")
         if self.min_pixels > self.max_pixels:
             raise ImageError(f"min_pixels: {self.min_pixels} exceeds max_pixels {self.max_pixels}")
 

@@ -1,4 +1,4 @@
-"""`umit import`: a Hugging Face Qwen2-VL directory -> a workdir whose checkpoint training can start from.
+"""`umit import`: a Hugging Face directory -> a workdir whose checkpoint training can start from.
 
 The model is held whole in memory on the way.
 """
@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from data_pipelines.example import Processing
     from data_pipelines.tokenizer import load_tokenizer
     from umit_jax.convert.from_hf import read
+    from umit_jax.model import families
     from umit_jax.train.checkpoint import save_params
 
     if not args.hf_dir.is_dir():
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     try:
         load_tokenizer(args.hf_dir).save(aside / "model")
         write_json(aside / "model" / "config.json", config.to_hf())
-        processing = Processing(min_pixels=low, max_pixels=high, total_pixels=4 * high)
+        processing = Processing(min_pixels=low, max_pixels=high, total_pixels=4 * high, **families.host_numbers(config))
         write_json(aside / "model" / "preprocess.json", processing.to_json())
         flat = flatten_dict(arrays, sep="/")
         save_params(aside, unflatten_dict({path: jnp.asarray(value) for path, value in flat.items()}, sep="/"))

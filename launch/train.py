@@ -77,6 +77,8 @@ def _write_model_dir(
     from configs import sizes
     from data_pipelines.example import Processing
     from data_pipelines.tokenizer import load_tokenizer, train_sentencepiece
+    from umit_jax.model import families
+    from umit_jax.model.config import ModelConfig
 
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     aside = pathlib.Path(tempfile.mkdtemp(dir=model_dir.parent, prefix=".model."))
@@ -89,6 +91,7 @@ def _write_model_dir(
             train_sentencepiece(_texts(sources), aside, config.vocab_size, phrases=config.tokenizer_phrases)
         if start is not None:
             shutil.copy(start.model_dir / "config.json", aside / "config.json")
+            model_config = ModelConfig.from_hf(workdir.read_json(aside / "config.json"))
         else:
             tokenizer = load_tokenizer(aside)
             model_config = sizes.model_config(config.model, tokenizer, **config.model_overrides)
@@ -99,6 +102,7 @@ def _write_model_dir(
             max_pixels=data.max_pixels,
             total_pixels=data.total_pixels,
             volume_as=data.volume_as,
+            **families.host_numbers(model_config),
         )
         write_json(aside / "preprocess.json", processing.to_json())
         aside.chmod(0o755)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from umit_jax.convert.from_hf import CheckpointError, read_json
+from umit_jax.model import families
 from umit_jax.model.config import ModelConfig
 
 TOKENIZER_FILES = (
@@ -62,7 +63,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def _pixels(config: ModelConfig, preprocess: dict[str, Any]) -> dict[str, Any]:
     low, high = preprocess["min_pixels"], preprocess["max_pixels"]
     return {
-        "processor_class": "Qwen2VLProcessor",
+        "processor_class": families.of(config).processor,
         "do_resize": True,
         "do_rescale": True,
         "do_normalize": True,

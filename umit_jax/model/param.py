@@ -134,9 +134,9 @@ def layer_list(layers: Layer) -> list[Layer]:
 
 @functools.lru_cache(maxsize=16)
 def _split(config: ModelConfig) -> tuple[Any, Any]:
-    from umit_jax.model.qwen2_vl import Qwen2VL  # the model is built from the pieces above
+    from umit_jax.model import families  # the models are built from the pieces above
 
-    return nnx.split(Qwen2VL(config))
+    return nnx.split(families.of(config).module(config))
 
 
 def _map(config: ModelConfig, make: Callable[[tuple[str, ...], Any], Any]) -> Params:
@@ -174,5 +174,6 @@ def init_params(config: ModelConfig, key: jax.Array) -> Params:
 
 
 def bind(config: ModelConfig, params: Params) -> Any:
-    """The model with these parameters (arrays or tracers), ready to call: a umit_jax.model.qwen2_vl.Qwen2VL."""
+    """The model with these parameters (arrays or tracers), ready to call: of its family's class, say
+    umit_jax.model.qwen2_vl.Qwen2VL."""
     return nnx.merge(_split(config)[0], params)

@@ -15,11 +15,12 @@ from umit_jax.batch import Batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.decoder import Caches, Decoder
 from umit_jax.model.projector import Projector
-from umit_jax.model.vision import VisionTower, normalise
+from umit_jax.model.vision import Qwen2VisionConfig, VisionTower, normalise
 
 
 class Qwen2VL(nnx.Module):
     def __init__(self, config: ModelConfig):
+        assert isinstance(config.vision, Qwen2VisionConfig), config.vision
         self.config = config
         self.vision = VisionTower(config.vision)
         self.projector = Projector(config)

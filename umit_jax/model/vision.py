@@ -1,19 +1,43 @@
-"""The vision tower: uint8 patches -> features, attending within one frame of one image.
+"""Qwen2-VL's vision tower: uint8 patches -> features, attending within one frame of one image.
 
 Patches of a row are those of all its images, in 2x2 block-major order, padded at the end; patch_segments_BP keeps
 images and the frames of a video apart.
 """
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from umit_jax.model.config import ModelConfig, VisionConfig
+from umit_jax.model.config import ModelConfig, VisionConfig, get_value, require
 from umit_jax.model.layers import POSITION_BIAS, LayerNorm, VisionMLP
 from umit_jax.model.param import Linear, scan_layers, stack
 from umit_jax.model.rope import Table, rotate, vision_table
 from umit_jax.ops.attention import attention
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Qwen2VisionConfig(VisionConfig):
+    """mlp_ratio: width of the blocks' MLP over that of the blocks."""
+
+    mlp_ratio: int = 4
+
+    @classmethod
+    def from_hf(cls, vision: Mapping[str, Any], text_width: int) -> Self:
+        act = vision.get("hidden_act", "quick_gelu")
+        require(act == "quick_gelu", "vision_config.hidden_act", "quick_gelu", act)
+        out = vision.get("hidden_size", text_width)
+        require(out == text_width, "vision_config.hidden_size", text_width, out)
+        width = get_value(vision, "embed_dim", "vision_config.")
+        return cls(width=width, mlp_ratio=vision.get("mlp_ratio", 4), **cls.shared_from_hf(vision))
+
+    def to_hf(self, text_width: int) -> dict[str, Any]:
+        own = {"embed_dim": self.width, "hidden_size": text_width, "mlp_ratio": self.mlp_ratio}
+        return {"model_type": "qwen2_vl", **own, **self.shared_to_hf(), "hidden_act": "quick_gelu"}
 
 
 def normalise(patches_BPC: jax.Array, config: ModelConfig) -> jax.Array:
@@ -25,7 +49,7 @@ def normalise(patches_BPC: jax.Array, config: ModelConfig) -> jax.Array:
 
 
 class VisionAttention(nnx.Module):
-    def __init__(self, config: VisionConfig, out_std: float):
+    def __init__(self, config: Qwen2VisionConfig, out_std: float):
         heads = {"vision_heads": config.heads, "head_dim": config.head_dim}
         self.qkv = Linear({"vision_embed": config.width}, {"_qkv": 3, **heads}, bias=True, bias_std=POSITION_BIAS)
         self.proj = Linear(heads, {"vision_embed": config.width}, bias=True, std=out_std)
@@ -45,7 +69,7 @@ class VisionAttention(nnx.Module):
 
 
 class VisionBlock(nnx.Module):
-    def __init__(self, config: VisionConfig):
+    def __init__(self, config: Qwen2VisionConfig):
         hidden = config.width * config.mlp_ratio
         depth = (2 * config.layers) ** -0.5  # keeps the residual stream's variance independent of depth at the start
         self.norm1 = LayerNorm(config.width)
@@ -59,7 +83,7 @@ class VisionBlock(nnx.Module):
 
 
 class VisionTower(nnx.Module):
-    def __init__(self, config: VisionConfig):
+    def __init__(self, config: Qwen2VisionConfig):
         self.config = config
         self.patch_embed = Linear({"patch": config.patch_values}, {"vision_embed": config.width}, bias=False)
         self.blocks = stack(config.layers, VisionBlock(config))
