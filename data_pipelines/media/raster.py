@@ -1,7 +1,10 @@
 """PNG, JPEG and TIFF: bytes -> uint8 RGB, exactly as `transformers` reads an image path, and back to PNG bytes.
 
-The Exif orientation is applied, then Pillow converts to RGB: alpha is dropped, CMYK and palettes are expanded, and
-16-bit greys are clipped to 8 bits as Pillow does. A model that is served through `transformers` sees the same pixels.
+The Exif orientation is applied, then Pillow converts to RGB: alpha is dropped, CMYK and palettes are expanded. One
+colour marked as transparent becomes white. A model that is served through `transformers` sees the same pixels.
+Greys of more than 8 bits are clipped to 0-255, which leaves little of a radiograph: nothing in such a file says which
+values matter, and scaling them would differ from what the served model is shown. DICOM and NIfTI files are windowed.
+Reference: transformers, image_utils.load_image, then image_transforms.convert_to_rgb, which its processors apply.
 """
 
 import io
@@ -17,14 +20,11 @@ MAX_PIXELS = 1 << 28  # 268 million: a whole-slide thumbnail passes, a decompres
 FORMATS = ("PNG", "JPEG", "TIFF", "MPO")  # MPO: what cameras call a JPEG with a preview inside
 
 
-def _open(source: Path | str | bytes) -> Image.Image:
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
+def _open(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(file, formats=FORMATS)
-    except FileNotFoundError:
-        raise
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise MediaError("image too large") from None
     except (OSError, ValueError, SyntaxError, KeyError):
@@ -37,26 +37,28 @@ def _open(source: Path | str | bytes) -> Image.Image:
 def read_image(source: Path | str | bytes) -> np.ndarray:
     """Pixels of a file (path, or its bytes) as uint8 (h, w, 3). A missing path is FileNotFoundError, anything else
     that cannot be read MediaError. Of a file with several pages the first is read."""
+    # Pillow maps an uncompressed TIFF that it opens by name into memory, and garbles it when it is to be turned.
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
-        with _open(source) as image, warnings.catch_warnings():
+        with _open(data) as image, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (FileNotFoundError, MediaError):
+            rgb = ImageOps.exif_transpose(image).convert("RGB")
+            return np.asarray(rgb if rgb.info.get("transparency") is None else _on_white(rgb))
+    except MediaError:
         raise
     except Exception:  # a damaged file raises whatever its decoder met first
         raise MediaError("truncated or damaged image") from None
 
 
+def _on_white(image: Image.Image) -> Image.Image:
+    """An image with a transparent colour, laid on white."""
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
 def decode(data: bytes) -> np.ndarray:
     """uint8 (h, w, 3) of encoded bytes."""
     return read_image(data)
-
-
-def encoded_size(data: bytes) -> tuple[int, int]:
-    """(w, h) of encoded bytes as `decode` would give them, from the header alone."""
-    with _open(data) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
