@@ -1,7 +1,9 @@
 """Model sizes, as numbers for umit_jax.model.config.ModelConfig.from_dict(SIZES[name], overrides).
 
-2b, 7b and 72b are the published Qwen2-VL shapes. tiny is for tests, quickstart for a laptop: both take a small
-vocabulary; model_config gives any of them the vocabulary and token ids of a tokenizer.
+2b, 7b and 72b are the published Qwen2-VL shapes, qwen2.5-3b, -7b and -72b those of Qwen2.5-VL (the config.json of
+Qwen/Qwen2-VL-*-Instruct and Qwen/Qwen2.5-VL-*-Instruct on the Hugging Face hub). tiny and qwen2.5-tiny are for tests,
+quickstart for a laptop: these take a small vocabulary; model_config gives any of them the vocabulary and token ids of a
+tokenizer.
 """
 
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 from umit_jax.model.config import ConfigError, ModelConfig
 
 _VISION = {"layers": 32, "width": 1280, "heads": 16}
+_VISION_2_5 = {**_VISION, "mlp_size": 3420, "full_layers": (7, 15, 23, 31), "window_size": 112, "tokens_per_second": 2}
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "vision": {"layers": 2, "width": 32, "heads": 2, "mlp_ratio": 2},
         "text": {
@@ -89,6 +92,43 @@ SIZES = {
             "mlp_size": 29568,
             "mrope_section": (16, 24, 24),
         },
+        "tied_head": False,
+    },
+}
+
+SIZES |= {
+    "qwen2.5-tiny": {
+        **SIZES["tiny"],
+        "model_type": "qwen2_5_vl",
+        # windows of 2x2 vision tokens, so that even a small image has several
+        "vision": {"layers": 3, "width": 32, "heads": 2, "mlp_size": 44, "full_layers": (1,), "window_size": 56},
+    },
+    "qwen2.5-3b": {
+        "model_type": "qwen2_5_vl",
+        "vision": _VISION_2_5,
+        "text": {
+            "vocab_size": 151936,
+            "layers": 36,
+            "width": 2048,
+            "heads": 16,
+            "kv_heads": 2,
+            "mlp_size": 11008,
+            "mrope_section": (16, 24, 24),
+            "max_positions": 128000,
+        },
+        "tied_head": True,
+    },
+    # the decoders of the two larger ones have the shapes of Qwen2-VL's
+    "qwen2.5-7b": {
+        "model_type": "qwen2_5_vl",
+        "vision": _VISION_2_5,
+        "text": {**SIZES["7b"]["text"], "max_positions": 128000},
+        "tied_head": False,
+    },
+    "qwen2.5-72b": {
+        "model_type": "qwen2_5_vl",
+        "vision": {**_VISION_2_5, "mlp_size": 3456},
+        "text": {**SIZES["72b"]["text"], "max_positions": 128000},
         "tied_head": False,
     },
 }

@@ -136,7 +136,7 @@ def test_another_architecture_and_unreadable_files_are_named(tmp_path, exported)
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         read(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
-    with pytest.raises(ConfigError, match=r"config\.json: .*expected qwen2_vl, found 'llava'"):
+    with pytest.raises(ConfigError, match=r"config\.json: .*expected qwen2_vl \| qwen2_5_vl, found 'llava'"):
         read(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json: not JSON"):

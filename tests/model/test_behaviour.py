@@ -32,7 +32,7 @@ def hidden(**options):
     return jax.jit(lambda params, batch: bind(CONFIG, params).hidden(batch, **options))
 
 
-@pytest.mark.parametrize("size", ["2b", "7b", "72b"])
+@pytest.mark.parametrize("size", ["2b", "7b", "72b", "qwen2.5-3b", "qwen2.5-7b", "qwen2.5-72b"])
 def test_full_size_models_trace_without_memory(size):
     config = ModelConfig.from_dict(SIZES[size])
     shapes = batch_shapes(4, 4096, 2048, config.vision.patch_values)

@@ -45,7 +45,11 @@ def test_trees_that_name_different_parameters_are_refused():
         shardings(make_mesh({"fsdp": -1}), {"a": ("embed",)}, shapes)
 
 
-@pytest.mark.parametrize(("size", "mesh"), [("2b", (1, 128, 2)), ("7b", (1, 64, 4)), ("72b", (2, 32, 8))])
+POD_MESHES = {"2b": (1, 128, 2), "7b": (1, 64, 4), "72b": (2, 32, 8)}
+POD_MESHES |= {"qwen2.5-3b": (1, 128, 2), "qwen2.5-7b": (1, 64, 4), "qwen2.5-72b": (2, 32, 8)}
+
+
+@pytest.mark.parametrize(("size", "mesh"), POD_MESHES.items())
 def test_published_sizes_fit_pod_meshes_and_every_kernel_is_split_over_fsdp(size, mesh):
     config = ModelConfig.from_dict(SIZES[size])
     axes, shapes = (flatten_dict(tree, sep="/") for tree in (logical_axes(config), abstract_params(config)))

@@ -54,3 +54,18 @@ QWEN2_VL: tuple[Entry, ...] = (
     *_linear("projector/fc2", "visual.merger.mlp.2", bias=True),
     *_DECODER,
 )
+
+QWEN2_5_VL: tuple[Entry, ...] = (
+    Entry("vision/patch_embed/kernel", "visual.patch_embed.proj.weight", "patch"),
+    *_norm(f"{_BLOCK[0]}/norm1", f"{_BLOCK[1]}.norm1", bias=False),
+    *_linear(f"{_BLOCK[0]}/attn/qkv", f"{_BLOCK[1]}.attn.qkv", bias=True),
+    *_linear(f"{_BLOCK[0]}/attn/proj", f"{_BLOCK[1]}.attn.proj", bias=True, inputs=2),
+    *_norm(f"{_BLOCK[0]}/norm2", f"{_BLOCK[1]}.norm2", bias=False),
+    *_linear(f"{_BLOCK[0]}/mlp/gate", f"{_BLOCK[1]}.mlp.gate_proj", bias=True),
+    *_linear(f"{_BLOCK[0]}/mlp/up", f"{_BLOCK[1]}.mlp.up_proj", bias=True),
+    *_linear(f"{_BLOCK[0]}/mlp/down", f"{_BLOCK[1]}.mlp.down_proj", bias=True),
+    *_norm("projector/norm", "visual.merger.ln_q", bias=False),
+    *_linear("projector/fc1", "visual.merger.mlp.0", bias=True),
+    *_linear("projector/fc2", "visual.merger.mlp.2", bias=True),
+    *_DECODER,
+)

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from umit_jax.convert import names
 from umit_jax.model.config import ModelConfig, VisionConfig, require
+from umit_jax.model.qwen2_5_vl import Qwen25VL
 from umit_jax.model.qwen2_vl import Qwen2VL
 from umit_jax.model.vision import Qwen2VisionConfig
+from umit_jax.model.vision_2_5 import Qwen25VisionConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,15 @@ FAMILIES = {
             module=Qwen2VL,
             names=names.QWEN2_VL,
             boxes="norm1000",
+        ),
+        Family(
+            model_type="qwen2_5_vl",
+            architecture="Qwen2_5_VLForConditionalGeneration",
+            processor="Qwen2_5_VLProcessor",
+            vision=Qwen25VisionConfig,
+            module=Qwen25VL,
+            names=names.QWEN2_5_VL,
+            boxes="resized",
         ),
     )
 }

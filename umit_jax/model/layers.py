@@ -42,12 +42,13 @@ def quick_gelu(x: jax.Array) -> jax.Array:
 
 
 class GatedMLP(nnx.Module):
-    """down(silu(gate(x)) * up(x)), without biases (the decoder's)."""
+    """down(silu(gate(x)) * up(x)). prefix: of the names of its logical axes, embed and mlp."""
 
-    def __init__(self, width: int, hidden: int, out_std: float):
-        self.gate = Linear({"embed": width}, {"mlp": hidden}, bias=False)
-        self.up = Linear({"embed": width}, {"mlp": hidden}, bias=False)
-        self.down = Linear({"mlp": hidden}, {"embed": width}, bias=False, std=out_std)
+    def __init__(self, width: int, hidden: int, out_std: float, *, prefix: str = "", bias: bool = False):
+        outer, inner = {f"{prefix}embed": width}, {f"{prefix}mlp": hidden}
+        self.gate = Linear(outer, inner, bias=bias)
+        self.up = Linear(outer, inner, bias=bias)
+        self.down = Linear(inner, outer, bias=bias, std=out_std)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))

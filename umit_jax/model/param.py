@@ -24,6 +24,7 @@ from umit_jax.model.config import ModelConfig
 Axes = tuple[str | None, ...]
 Params = dict[str, Any]
 Layer = TypeVar("Layer", bound=nnx.Module)
+Carry = TypeVar("Carry")
 
 _policies = jax.checkpoint_policies
 REMAT = {
@@ -102,9 +103,9 @@ def stack(layers: int, layer: Layer) -> Layer:
 
 
 def scan_layers(
-    body: Callable[[Layer, jax.Array], tuple[jax.Array, Any]], layers: Layer, x: jax.Array, remat: str
-) -> tuple[jax.Array, Any]:
-    """Runs `body(layer, x) -> x, y` through stacked layers; returns the last x and the stacked y.
+    body: Callable[[Layer, Carry], tuple[Carry, Any]], layers: Layer, x: Carry, remat: str
+) -> tuple[Carry, Any]:
+    """Runs `body(layer, x) -> x, y` through stacked layers; returns the last x (any pytree) and the stacked y.
 
     remat names what the backward pass keeps of each layer (REMAT).
     """
@@ -112,7 +113,7 @@ def scan_layers(
         raise ValueError(f"remat: expected {' | '.join(REMAT)}, found {remat!r}")
     graph, state = nnx.split(layers)
 
-    def step(x: jax.Array, params: Params) -> tuple[jax.Array, Any]:
+    def step(x: Carry, params: Params) -> tuple[Carry, Any]:
         return body(nnx.merge(graph, params), x)
 
     if REMAT[remat] is not None:

@@ -4,15 +4,15 @@ import jax
 from flax import nnx
 
 from umit_jax.model.config import ModelConfig
-from umit_jax.model.layers import LayerNorm
+from umit_jax.model.layers import LayerNorm, RMSNorm
 from umit_jax.model.param import Linear
 
 
 class Projector(nnx.Module):
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, norm: LayerNorm | RMSNorm):
         width = config.vision.width
         merged = width * config.vision.merge_size**2
-        self.norm = LayerNorm(width)
+        self.norm = norm
         self.fc1 = Linear({"vision_embed": merged}, {"vision_mlp": merged}, bias=True)
         self.fc2 = Linear({"vision_mlp": merged}, {"embed": config.text.width}, bias=True)
 

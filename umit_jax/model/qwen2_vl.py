@@ -7,6 +7,8 @@ A model never sees a string, a file or a mesh: it takes a Batch (umit_jax/batch.
 model/param.py gives it its parameters.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -14,16 +16,19 @@ from flax import nnx
 from umit_jax.batch import Batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.decoder import Caches, Decoder
+from umit_jax.model.layers import LayerNorm
 from umit_jax.model.projector import Projector
 from umit_jax.model.vision import Qwen2VisionConfig, VisionTower, normalise
 
 
 class Qwen2VL(nnx.Module):
+    vision: Callable[..., jax.Array]  # a family with another tower (qwen2_5_vl.py) keeps the rest
+
     def __init__(self, config: ModelConfig):
         assert isinstance(config.vision, Qwen2VisionConfig), config.vision
         self.config = config
         self.vision = VisionTower(config.vision)
-        self.projector = Projector(config)
+        self.projector = Projector(config, LayerNorm(config.vision.width))
         self.decoder = Decoder(config)
 
     def embed(

@@ -49,7 +49,7 @@ def normalise(patches_BPC: jax.Array, config: ModelConfig) -> jax.Array:
 
 
 class VisionAttention(nnx.Module):
-    def __init__(self, config: Qwen2VisionConfig, out_std: float):
+    def __init__(self, config: VisionConfig, out_std: float):
         heads = {"vision_heads": config.heads, "head_dim": config.head_dim}
         self.qkv = Linear({"vision_embed": config.width}, {"_qkv": 3, **heads}, bias=True, bias_std=POSITION_BIAS)
         self.proj = Linear(heads, {"vision_embed": config.width}, bias=True, std=out_std)

@@ -1,5 +1,6 @@
-"""The model equals transformers': logits, gradients, packed loss, on random models of several shapes."""
+"""Every family equals transformers: logits, gradients, packed loss, on random models of several shapes."""
 
+import dataclasses
 import functools
 
 import jax
@@ -92,8 +93,9 @@ def test_gradients_equal_those_of_transformers(shape, case):
             assert np.linalg.norm(found - want) <= 1e-5 * np.linalg.norm(want), tensor.name
 
 
-def test_loss_of_a_packed_row_equals_its_samples_alone():
-    model, _, params, _, run = models("mqa6-untied")
+@pytest.mark.parametrize("shape", ["mqa6-untied", "2.5-mqa6-untied"])
+def test_loss_of_a_packed_row_equals_its_samples_alone(shape):
+    model, _, params, _, run = models(shape)
     rows = make_rows(model, "packed")
     packed, _ = run(params, oracle.pack(rows, **SIZE))
     alone = [run(params, oracle.pack([[sample], []], **SIZE))[0] for row in rows for sample in row]
@@ -101,9 +103,10 @@ def test_loss_of_a_packed_row_equals_its_samples_alone():
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_packed_loss_equals_the_packed_loss_of_transformers(attention):
-    model = oracle.torch_model("gqa2-tied", attention)
-    _, _, params, _, run = models("gqa2-tied")
+@pytest.mark.parametrize("shape", ["gqa2-tied", "2.5-gqa2-tied"])
+def test_packed_loss_equals_the_packed_loss_of_transformers(shape, attention):
+    model = oracle.torch_model(shape, attention)
+    _, _, params, _, run = models(shape)
     rows = [[oracle.make_sample(model, [7], 1), oracle.make_sample(model, [5, (56, 84), 6], 2)], []]
     ours, _ = run(params, oracle.pack(rows, **SIZE))
     first, second = rows[0]
@@ -128,3 +131,34 @@ def test_pixels_on_the_device_equal_the_processors():
     sample = oracle.make_sample(model, [2, (84, 56), 3, (4, 28, 56)])
     found = np.asarray(normalise(sample.patches_PC[None], config))[0]
     np.testing.assert_allclose(found, sample.pixel_values, rtol=0, atol=1e-6)
+
+
+def test_windows_and_layers_without_them_both_count():
+    """What the logits' parity rests on: the images of its cases have several windows, and some layers see past them."""
+    model, config, params, run, _ = models("2.5-gqa2-tied")
+    batch = oracle.pack(make_rows(model, "image"), **SIZE)
+    logits = np.asarray(run(params, batch))
+    for change in ({"full_layers": ()}, {"full_layers": (0, 1, 2)}, {"window_size": 28}):
+        changed = dataclasses.replace(config, vision=dataclasses.replace(config.vision, **change))
+        bound = bind(changed, params)
+        other = np.asarray(bound.hidden(batch) @ bound.head_VD().T)
+        assert np.abs(other - logits).max() > 1e-2 * np.abs(logits).max()
+
+
+@pytest.mark.parametrize("attention", ["xla", "blockwise"])
+def test_the_order_of_patches_is_free(attention):
+    """The host brings patches window by window for speed alone: any order that keeps blocks of four gives the same."""
+    model, config, params, *_ = models("2.5-gqa2-tied")
+    batch = oracle.pack(make_rows(model, "packed"), **SIZE)
+    order_M = np.random.default_rng(0).permutation(SIZE["patches"] // 4)
+    order_P = (order_M[:, None] * 4 + np.arange(4)).reshape(-1)
+    index_BS = batch.vision_index_BS
+    shuffled = batch._replace(
+        patches_BPC=batch.patches_BPC[:, order_P],
+        patch_hw_BP2=batch.patch_hw_BP2[:, order_P],
+        patch_segments_BP=batch.patch_segments_BP[:, order_P],
+        vision_index_BS=np.where(index_BS >= 0, np.argsort(order_M)[index_BS], -1).astype(np.int32),
+    )
+    bound = bind(config, params)
+    expected, found = (np.asarray(bound.hidden(b, attention=attention)) for b in (batch, shuffled))
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
