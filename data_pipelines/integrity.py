@@ -11,12 +11,14 @@ million records cost about 100 MB, and nothing of the pixels stays in memory.
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.record import SPLITS, Media, Record
+
+COLUMNS = ("ids", "patients", "questions", "splits", "by_region", "media", "media_record")
 
 
 def media_sha256(media: Media) -> bytes:
@@ -50,6 +52,18 @@ class IntegrityIndex:
         self.splits.append(SPLITS.index(record.split))
         self.by_region.append(record.heldout == "region")
 
+    def columns(self) -> dict[str, Any]:
+        """Everything collected, by name; `extend` takes it back."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+    def extend(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Appends what another index collected, its records after these."""
+        before = len(self.ids)
+        for name in COLUMNS:
+            values = columns[name] + before if name == "media_record" else columns[name]
+            column = getattr(self, name)
+            column.frombytes(np.asarray(values).astype(column.typecode).tobytes())
+
     def repeated_ids(self) -> list[tuple[int, int]]:
         """(record, earlier record) pairs with the same id."""
         return list(_repeats(np.array(self.ids, np.uint64)))
@@ -60,28 +74,34 @@ class IntegrityIndex:
         # Mixing the split in keeps pairs across splits out: those are leaks.
         return list(_repeats(np.array(self.questions, np.uint64) ^ (splits * np.uint64(0x9E3779B97F4A7C15))))
 
-    def leaks(self, record_id: Callable[[int], str]) -> tuple[list[dict[str, Any]], int]:
-        """(leaks, number of patients split by region): a leak is {kind, records: {split: id of its first record}}."""
-        splits, found, shared = np.array(self.splits), [], 0
-        train, by_region = SPLITS.index("train"), np.array(self.by_region, bool)
+    def groups_across_splits(self) -> Iterator[tuple[str, np.ndarray]]:
+        """("patient" | "media", numbers of the records that share it), for each that is in two splits."""
+        splits, by_region = np.array(self.splits), np.array(self.by_region, bool)
         for group in _groups(np.array(self.patients, np.uint64)):
-            if len(set(splits[group])) < 2:
-                continue
-            if by_region[group][splits[group] != train].all():
-                shared += 1
-            else:
-                found.append(("patient", group))
+            if len(set(splits[group])) > 1 and not self._on_purpose(splits, by_region, group):
+                yield "patient", group
         owner = np.array(self.media_record, np.int64)
         for positions in _groups(np.array(self.media, np.uint64)):
             group = owner[positions]
             if len(set(splits[group])) > 1:
-                found.append(("media", group))
-        leaks = []
-        for kind, group in found:
+                yield "media", group
+
+    def first_of_leaks(self) -> Iterator[tuple[str, dict[str, int]]]:
+        """(kind, {split: number of its first record}) of each leak."""
+        splits = np.array(self.splits)
+        for kind, group in self.groups_across_splits():
             first = {SPLITS[splits[number]]: int(number) for number in reversed(group)}
-            records = {split: record_id(first[split]) for split in SPLITS if split in first}
-            leaks.append({"kind": kind, "records": records})
-        return leaks, shared
+            yield kind, {split: first[split] for split in SPLITS if split in first}
+
+    def patients_by_region(self) -> int:
+        """Number of patients in two splits whose held-out records are regions of their images."""
+        splits, by_region = np.array(self.splits), np.array(self.by_region, bool)
+        groups = _groups(np.array(self.patients, np.uint64))
+        return sum(len(set(splits[g])) > 1 and self._on_purpose(splits, by_region, g) for g in groups)
+
+    @staticmethod
+    def _on_purpose(splits: np.ndarray, by_region: np.ndarray, group: np.ndarray) -> bool:
+        return bool(by_region[group][splits[group] != SPLITS.index("train")].all())
 
 
 def _groups(digests: np.ndarray) -> Iterator[np.ndarray]:

@@ -5,94 +5,54 @@
 | dataset_info.json, features.json              | what `tfds.builder_from_directory(dir)` needs                     |
 | manifest.json                                 | counts, quarantined inputs, duplicates, leaks, sha256 per shard   |
 
-A set is written aside, record by record, and renamed when it is whole: a directory with a manifest is complete. The
-same records in the same order give the same bytes.
+The same records in the same order give the same bytes. How a set is checked and published: publish.py.
 """
 
-import collections
 import contextlib
-import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from data_pipelines.integrity import IntegrityIndex
-from data_pipelines.record import SPLITS, Record, check_record
-from data_pipelines.shard_format import TFDS_LOCK, decode, encode, features, load_tfds
-
-SCHEMA = 1
-MANIFEST = "manifest.json"
-
-
-class ShardError(ValueError):
-    """A shard set that cannot be written or read; one line naming the directory or file."""
-
-
-class _Split:
-    """The open shard of one split and the finished ones before it."""
-
-    def __init__(self, folder: Path, split: str, shard_bytes: int) -> None:
-        self.folder, self.split, self.shard_bytes = folder, split, shard_bytes
-        self.lengths: list[int] = []
-        self.total_bytes = 0
-        self.writer: Any = None
-
-    def path(self, index: int) -> Path:
-        return self.folder / f"{self.split}.{index:05d}.partial"
-
-    def write(self, data: bytes) -> None:
-        if self.writer is None:
-            from array_record.python.array_record_module import ArrayRecordWriter
-
-            # Frames are already compressed, so zstd buys nothing over them but time.
-            self.writer = ArrayRecordWriter(str(self.path(len(self.lengths))), "group_size:1,zstd:1")
-            self.lengths.append(0)
-            self.bytes = 0
-        self.writer.write(data)
-        self.lengths[-1] += 1
-        self.bytes += len(data)
-        self.total_bytes += len(data)
-        if self.bytes >= self.shard_bytes:
-            self.close()
-
-    def close(self) -> None:
-        writer, self.writer = self.writer, None
-        if writer is not None:
-            writer.close()
+from data_pipelines.parts import PartError, PartWriter, Rejected
+from data_pipelines.publish import (
+    MANIFEST,
+    SCHEMA,
+    Rules,
+    ShardError,
+    check_target_directory,
+    file_sha256,
+    first_line,
+    publish,
+)
+from data_pipelines.record import Record
+from data_pipelines.shard_format import TFDS_LOCK, decode, load_tfds
 
 
 class ShardWriter:
-    """Writes one dataset's records; a context manager that closes on success and leaves nothing behind on failure.
+    """Writes a set record by record; a context manager that publishes on success and leaves nothing behind on failure.
 
     leaks: "error" (default) refuses a set in which a patient or an image is in two splits; "report" lists them in the
     manifest, for published datasets that are so. Raises ShardError and RecordError.
     """
 
     def __init__(self, out_dir: str | Path, name: str, *, leaks: str = "error", shard_bytes: int = 256 << 20) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ShardError(f"dataset name: expected lower case letters, digits and _, found {name!r}")
-        if leaks not in ("error", "report"):
-            raise ShardError(f"leaks: expected error | report, found {leaks!r}")
-        self.out, self.name, self.on_leak = Path(out_dir), name, leaks
-        if self.out.exists() and not (self.out / MANIFEST).exists() and any(self.out.iterdir()):
-            raise ShardError(f"{self.out}: exists, is not empty and holds no {MANIFEST}; not overwritten")
+        check_name(name)
+        self.out, self.name, self.rules, self.shard_bytes = Path(out_dir), name, Rules(leaks=leaks), shard_bytes
+        check_target_directory(self.out)
         self.partial = self.out.with_name(self.out.name + ".partial")
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
-        self._splits = {split: _Split(self.partial, split, shard_bytes) for split in SPLITS}
-        self._index = IntegrityIndex()
-        self._records = {split: collections.Counter() for split in SPLITS}
-        self._tallies = {key: collections.Counter() for key in ("licenses", "label_kinds", "languages", "modalities")}
-        self._synthetic = 0
-        self._quarantined: list[dict[str, str]] = []
+        self._parts: list[Path] = []
+        self._part = self._next()
         self.manifest: dict[str, Any] | None = None
+
+    def _next(self) -> PartWriter:
+        self._parts.append(self.partial / f"{len(self._parts):05d}")
+        return PartWriter(self._parts[-1])
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -102,123 +62,38 @@ class ShardWriter:
             if kind is None:
                 self.close()
         finally:
-            self._discard()
+            with contextlib.suppress(OSError, RuntimeError):  # what could not be written is of no use
+                self._part.abandon()
+            shutil.rmtree(self.partial, ignore_errors=True)
+            shutil.rmtree(self.out.with_name(self.out.name + ".set"), ignore_errors=True)
 
     def add(self, record: Record) -> None:
-        check_record(record)
         try:
-            self._splits[record.split].write(encode(record))
-        except Exception as error:
-            raise ShardError(f"{self.out}: cannot write: {_first_line(error)}") from error
-        self._index.add(record)
-        self._records[record.split][record.task] += 1
-        self._synthetic += record.synthetic
-        self._tallies["licenses"][record.license] += 1
-        self._tallies["label_kinds"][record.label_kind] += 1
-        self._tallies["languages"][record.language] += 1
-        self._tallies["modalities"].update(sorted({m.modality for m in record.media}))
+            if self._part.bytes >= self.shard_bytes:
+                self._part.close()
+                self._part = self._next()
+            self._part.write(record)
+        except PartError as error:
+            raise ShardError(f"{self.out}: {error.reason}") from error
 
     def quarantine(self, id: str, reason: str) -> None:
         """Notes an input that could not be used. `id` must not name a patient; `reason` is a fixed phrase."""
-        self._quarantined.append({"id": id, "reason": reason})
+        self._part.write(Rejected(id, reason))
 
     def close(self) -> dict[str, Any]:
         """Finishes the shards, checks the set, publishes it under out_dir and returns the manifest."""
-        if self.manifest is not None:
-            return self.manifest
-        try:
-            for split in self._splits.values():
-                split.close()
-            manifest = self._finish()
-            (self.partial / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
-        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of the ArrayRecord writer
-            raise ShardError(f"{self.out}: cannot write: {_first_line(error)}") from error
-        if self.out.exists():
-            old = self.out.with_name(self.out.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            self.out.rename(old)
-            self.partial.rename(self.out)
-            shutil.rmtree(old)
-        else:
-            self.partial.rename(self.out)
-        self.manifest = manifest
-        return manifest
-
-    def _discard(self) -> None:
-        for split in self._splits.values():
-            with contextlib.suppress(OSError, RuntimeError):  # what could not be written is of no use
-                split.close()
-        shutil.rmtree(self.partial, ignore_errors=True)
-
-    def _finish(self) -> dict[str, Any]:
-        reasons = collections.Counter(q["reason"] for q in self._quarantined)
-        if not self._index.ids:
-            why = ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common()) or "no input at all"
-            raise ShardError(f"{self.out}: no usable record; quarantined {len(self._quarantined)}: {why}")
-        shards = self._publish_shards()
-        source = _Numbered(self.partial, list(self._index.splits))
-        for number, earlier in self._index.repeated_ids():
-            raise ShardError(f"{self.out}: record id {source[number]!r} is used twice (records {earlier} and {number})")
-        duplicates = [{"id": source[a], "same_as": source[b]} for a, b in self._index.duplicates()]
-        leaks, by_region = self._index.leaks(source.__getitem__)
-        if leaks and self.on_leak == "error":
-            first = ", ".join(f"{split} {id}" for split, id in leaks[0]["records"].items())
-            raise ShardError(
-                f"{self.out}: {len(leaks)} leaks between splits, the first: same {leaks[0]['kind']} in {first}"
-            )
-        return {
-            "schema": SCHEMA,
-            "name": self.name,
-            "synthetic": self._synthetic == len(self._index.ids),
-            "synthetic_records": self._synthetic,
-            "records": {split: dict(sorted(tasks.items())) for split, tasks in self._records.items() if tasks},
-            "quarantined": self._quarantined,
-            "quarantined_reasons": dict(reasons.most_common()),
-            "duplicates": duplicates,
-            "leaks": leaks,
-            "patients_split_by_region": by_region,
-            **{key: dict(sorted(tally.items())) for key, tally in self._tallies.items()},
-            "shards": shards,
-        }
-
-    def _publish_shards(self) -> list[dict[str, Any]]:
-        """Gives the shards their final names and writes the tensorflow-datasets files; returns a row per shard."""
-        tfds, shards, infos = load_tfds(), [], []
-        for name, split in self._splits.items():
-            for i, length in enumerate(split.lengths):
-                path = self.partial / f"{self.name}-{name}.array_record-{i:05d}-of-{len(split.lengths):05d}"
-                split.path(i).rename(path)
-                row = {"file": path.name, "split": name, "records": length, "bytes": path.stat().st_size}
-                shards.append({**row, "sha256": file_sha256(path)})
-            if split.lengths:
-                info = tfds.core.SplitInfo(name=name, shard_lengths=split.lengths, num_bytes=split.total_bytes)
-                infos.append(info)
-        tfds.folder_dataset.write_metadata(
-            data_dir=self.partial, features=features(), split_infos=infos, version="1.0.0", check_data=False
-        )
-        return shards
+        if self.manifest is None:
+            try:
+                self._part.close()
+            except PartError as error:
+                raise ShardError(f"{self.out}: {error.reason}") from error
+            self.manifest = publish(self._parts, self.out, self.name, self.rules)
+        return self.manifest
 
 
-class _Numbered:
-    """Ids of records by their number in order of writing, read back from the shards."""
-
-    def __init__(self, folder: Path, splits: Sequence[int]) -> None:
-        self.folder, self.splits, self.sources = folder, splits, {}
-        self.position = np.zeros(len(splits), np.int64)
-        for split in set(splits):
-            own = np.asarray(splits) == split
-            self.position[own] = np.arange(own.sum())
-
-    def __getitem__(self, number: int) -> str:
-        split = self.splits[number]
-        if split not in self.sources:
-            self.sources[split] = _data_source(self.folder, SPLITS[split])
-        return decode(self.sources[split][int(self.position[number])]).id
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ShardError(f"dataset name: expected lower case letters, digits and _, found {name!r}")
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:
@@ -229,7 +104,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ShardError(f"{directory}: not a shard set (no {MANIFEST})") from error
     except (OSError, ValueError) as error:
-        raise ShardError(f"{path}: cannot read: {_first_line(error)}") from error
+        raise ShardError(f"{path}: cannot read: {first_line(error)}") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else manifest
         raise ShardError(f"{path}: schema: expected {SCHEMA}, found {found!r}; prepare the data again")
@@ -283,7 +158,7 @@ class RecordSource:
                 self._source = _data_source(self.directory, self.split)
             return decode(self._source[index])
         except Exception as error:  # the reader raises a different type for each kind of damage
-            raise ShardError(f"{self._file(index)}: corrupt shard: {_first_line(error)}") from error
+            raise ShardError(f"{self._file(index)}: corrupt shard: {first_line(error)}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_source": None}
@@ -310,8 +185,3 @@ def _check_size(path: Path, shard: Mapping[str, Any]) -> None:
         raise ShardError(f"{path}: missing shard")
     if found != shard["bytes"]:
         raise ShardError(f"{path}: corrupt shard: expected {shard['bytes']} bytes, found {found}")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return os.linesep.join(text.splitlines()[:1])[:200]

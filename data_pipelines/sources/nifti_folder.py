@@ -4,31 +4,27 @@ A NIfTI file knows neither patient nor modality: a file without a `patient` in t
 `modality` (DICOM's code) holds for the folder; without it, a volume with values as low as air is taken for CT.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.media import MediaError
 from data_pipelines.media.show import Shown, show
-from data_pipelines.sources.folder import Reader, prepare_folder
+from data_pipelines.sources.folder import FolderConverter, Reader
 
 
-def prepare(
-    source: Path,
-    out: Path,
-    *,
-    labels: Path,
-    seed: int = 0,
-    modality: str = "",
-    window: str = "",
-    license: str = "unspecified",
-    allow_burned_in: bool = False,
-) -> dict[str, Any]:
-    """Writes the shards and returns the manifest; the key of the patients' hashes stays in `source`."""
-    del allow_burned_in  # no screen draws text into a NIfTI file
+def converter(source: Path, *, labels: Path, modality: str = "", window: str = "", **options: Any) -> FolderConverter:
+    """options: seed and license of FolderConverter. The key of the patients' hashes stays in `source`."""
+    shown = {"window": window, "modality": modality}
+    reader = Reader("nifti_folder", _no_patient, functools.partial(_read, **shown), shown)
+    return FolderConverter(reader, source, labels, **options)
 
-    def read(path: Path) -> Shown:
-        if path.is_dir():
-            raise MediaError("a folder, not a NIfTI file")
-        return show(path, window=window, modality=modality, kinds=("nifti",))
 
-    return prepare_folder(Reader("nifti_folder", lambda _: "", read), source, labels, out, seed, license)
+def _no_patient(_: Path) -> str:
+    return ""
+
+
+def _read(path: Path, window: str, modality: str) -> Shown:
+    if path.is_dir():
+        raise MediaError("a folder, not a NIfTI file")
+    return show(path, window=window, modality=modality, kinds=("nifti",))

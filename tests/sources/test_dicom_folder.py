@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.media.raster import decode
+from data_pipelines.preparation import prepare
 from data_pipelines.shards import ShardError, open_shards
 from data_pipelines.sources import dicom_folder, nifti_folder
 from data_pipelines.sources.folder import split_of
@@ -27,7 +28,7 @@ def cache(tmp_path, monkeypatch):
 def folder(tmp_path):
     """Writes files and the CSV, prepares, returns (manifest, records by line)."""
 
-    def prepare(files: dict, rows: list[dict], module=dicom_folder, **options):
+    def run(files: dict, rows: list[dict], module=dicom_folder, **options):
         source = tmp_path / "source"
         for name, data in files.items():
             path = source / name
@@ -39,11 +40,11 @@ def folder(tmp_path):
             table.writeheader()
             table.writerows(rows)
         out = tmp_path / "out"
-        manifest = module.prepare(source, out, labels=tmp_path / "labels.csv", **options)
+        manifest = prepare(module.converter(source, labels=tmp_path / "labels.csv", **options), out)
         records = [r for split in manifest["records"] for r in open_shards(out, split)]
         return manifest, {int(r.id.split("_")[-1]): r for r in records}
 
-    return prepare
+    return run
 
 
 def _ct(patient: str, **attributes) -> bytes:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from data_pipelines.media.dicom import read_dicom
 from data_pipelines.media.raster import decode
 from data_pipelines.media.series import read_series, volume_of
+from data_pipelines.preparation import prepare
 from data_pipelines.record import Record
 from data_pipelines.shards import open_shards
 from data_pipelines.sources import phantom, phantom_files
@@ -23,31 +23,26 @@ from data_pipelines.sources.phantom_study import examine, read_ct, split_of, stu
 from umit_jax.targets import Frame
 
 
-def options(work: Path, **changes) -> phantom.Options:
-    base = phantom.Options(
-        seed=5, work=work, test_fraction=0.15, validation_fraction=0.05, ct_format="alternate", wording_count=2,
-        shuffle_options=False, keep_raw=False,
-    )  # fmt: skip
-    return base._replace(**changes)
+def patient_records(index: int, **changes) -> list[Record]:
+    return list(phantom.Phantom(**{"patients": 200, "seed": 5, **changes}).records(index))
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory) -> list[Record]:
+def many() -> list[Record]:
     """Records of 200 patients."""
-    work = tmp_path_factory.mktemp("work")
-    return [record for i in range(200) for record in phantom.patient_records(options(work), i)]
+    return [record for i in range(200) for record in patient_records(i)]
 
 
-def test_a_patient_depends_on_seed_and_index_alone(tmp_path):
-    first = phantom.patient_records(options(tmp_path / "a"), 3)
-    phantom.patient_records(options(tmp_path / "b"), 7)
-    assert phantom.patient_records(options(tmp_path / "b"), 3) == first
-    assert phantom.patient_records(options(tmp_path / "b", seed=6), 3) != first
+def test_a_patient_depends_on_seed_and_index_alone():
+    first = patient_records(3)
+    patient_records(7)
+    assert patient_records(3) == first
+    assert patient_records(3, seed=6) != first
 
 
 def test_fewer_patients_are_a_prefix_and_workers_change_nothing(tmp_path):
-    phantom.prepare(None, tmp_path / "five", patients=5, seed=1)
-    phantom.prepare(None, tmp_path / "nine", patients=9, seed=1, workers=2)
+    prepare(phantom.Phantom(patients=5, seed=1), tmp_path / "five")
+    prepare(phantom.Phantom(patients=9, seed=1), tmp_path / "nine", workers=2)
     for split in ("train", "test"):
         five, nine = (open_shards(tmp_path / name, split) for name in ("five", "nine"))
         assert 0 < len(five) <= len(nine)
@@ -134,7 +129,7 @@ def test_a_ct_reads_back_as_it_was_written_in_either_format(tmp_path):
 
 
 def test_dicom_and_nifti_give_the_same_records(tmp_path):
-    made = [phantom.patient_records(options(tmp_path / f, ct_format=f), 4) for f in ("dicom", "nifti")]
+    made = [patient_records(4, ct_format=f) for f in ("dicom", "nifti")]
     assert made[0] == made[1]
 
 
@@ -219,7 +214,7 @@ def test_a_lateral_shift_of_the_field_of_view_moves_the_voxels_not_the_patient()
 
 
 def test_nothing_of_a_header_reaches_the_shards(tmp_path):
-    phantom.prepare(None, tmp_path / "out", patients=4, seed=3, keep_raw=tmp_path / "raw")
+    prepare(phantom.Phantom(patients=4, seed=3, keep_raw=tmp_path / "raw"), tmp_path / "out")
     identities = [phantom_files.Identity(3, index) for index in range(4)]
     secrets = [text for i in identities for text in (i.name, i.number, i.uid("study"), i.uid("ct"), i.uid("ct", 0))]
     secrets += ["Phantomsson", "19010203", "20010203"]
@@ -235,21 +230,21 @@ def test_nothing_of_a_header_reaches_the_shards(tmp_path):
     assert not [secret for secret in secrets if secret.encode() in shards]
 
 
-def test_raw_files_are_gone_unless_kept(tmp_path):
-    folder = tmp_path / "work"
-    phantom.patient_records(options(folder), 0)
-    assert list(folder.iterdir()) == []
-    phantom.patient_records(options(folder, keep_raw=True), 0)
-    assert len(list((folder / "0000000" / "ct").iterdir())) == 28
+def test_raw_files_are_gone_unless_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert len(patient_records(0)) > 10
+    assert list(tmp_path.iterdir()) == []
+    patient_records(0, keep_raw=tmp_path / "raw")
+    assert len(list((tmp_path / "raw" / "0000000" / "ct").iterdir())) == 28
 
 
-def test_wrong_options_name_themselves(tmp_path):
+def test_wrong_options_name_themselves():
     with pytest.raises(phantom.PhantomError, match="patients"):
-        phantom.prepare(None, tmp_path / "o", patients=0)
+        phantom.Phantom(patients=0)
     with pytest.raises(phantom.PhantomError, match="test_fraction"):
-        phantom.prepare(None, tmp_path / "o", patients=2, test_fraction=0.9, validation_fraction=0.2)
+        phantom.Phantom(patients=2, test_fraction=0.9, validation_fraction=0.2)
     with pytest.raises(phantom.PhantomError, match="ct_format"):
-        phantom.prepare(None, tmp_path / "o", patients=2, ct_format="minc")
+        phantom.Phantom(patients=2, ct_format="minc")
 
 
 def test_a_study_answers_far_more_than_the_menu_serves(tmp_path):

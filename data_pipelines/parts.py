@@ -1,0 +1,141 @@
+"""Parts: the records of one stretch of the input, on disk, with the few facts that checking a whole set needs.
+
+| file in the folder        | content                                                                |
+| SPLIT.array_record        | one tf.Example per record, group size 1 (random access)                |
+| facts.npz                 | digests and fingerprints of the records (integrity.py, near.py)        |
+| facts.json                | counts and quarantined inputs; written last: with it the part is whole |
+
+Parts are what workers write, one after the other or at once, and what publish.py makes one shard set of. The same
+records in the same order give the same bytes, whoever writes them.
+"""
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.integrity import IntegrityIndex
+from data_pipelines.near import WIDTH, fingerprint
+from data_pipelines.record import SPLITS, Record, check_record
+from data_pipelines.shard_format import encode
+
+FACTS = "facts.json"
+TALLIES = ("licenses", "label_kinds", "languages", "modalities")
+
+
+class PartError(ValueError):
+    """A part that cannot be written; one line naming its folder. `reason` is the line without the folder."""
+
+    def __init__(self, folder: Path, error: BaseException) -> None:
+        text = str(error).strip() or type(error).__name__
+        self.reason = f"cannot write: {text.splitlines()[0][:200]}"
+        super().__init__(f"{folder}: {self.reason}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """An input that gave no record: `id` must not name a patient, `reason` is a fixed phrase for counting."""
+
+    id: str
+    reason: str
+
+
+def tallies_of(record: Record) -> dict[str, list[str]]:
+    """What a record adds to each of TALLIES."""
+    modalities = sorted({media.modality for media in record.media})
+    return dict(zip(TALLIES, ([record.license], [record.label_kind], [record.language], modalities), strict=True))
+
+
+class PartWriter:
+    """Writes one part into a new folder; `bytes` are those of its largest split so far.
+
+    near: also fingerprint the pixels of every image, for near-duplicates.
+    """
+
+    def __init__(self, folder: Path, *, near: bool = False) -> None:
+        folder.mkdir(parents=True)
+        self.folder, self.near, self.bytes = folder, near, 0
+        self._writers: dict[str, Any] = {}
+        self._index = IntegrityIndex()
+        self._fingerprints: list[np.ndarray] = []
+        self._records: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in SPLITS}
+        self._bytes: dict[str, int] = dict.fromkeys(SPLITS, 0)
+        self._tallies: dict[str, collections.Counter[str]] = {key: collections.Counter() for key in TALLIES}
+        self._synthetic = 0
+        self._quarantined: list[dict[str, str]] = []
+
+    def __enter__(self) -> "PartWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+
+    def write(self, item: Record | Rejected) -> None:
+        """Raises RecordError for a record that is not well formed, PartError where it cannot be written."""
+        if isinstance(item, Rejected):
+            self._quarantined.append(dataclasses.asdict(item))
+            return
+        check_record(item)
+        data = encode(item)
+        try:
+            self._writer(item.split).write(data)
+        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of the ArrayRecord writer
+            raise PartError(self.folder, error) from error
+        self._bytes[item.split] += len(data)
+        self.bytes = max(self._bytes.values())
+        self._index.add(item)
+        if self.near:
+            self._fingerprints.extend(fingerprint(media) for media in item.media)
+        self._records[item.split][item.task] += 1
+        self._synthetic += item.synthetic
+        for key, values in tallies_of(item).items():
+            self._tallies[key].update(values)
+
+    def _writer(self, split: str) -> Any:
+        if split not in self._writers:
+            from array_record.python.array_record_module import ArrayRecordWriter
+
+            # Frames are already compressed, so zstd buys nothing over them but time.
+            self._writers[split] = ArrayRecordWriter(str(shard_path(self.folder, split)), "group_size:1,zstd:1")
+        return self._writers[split]
+
+    def close(self) -> None:
+        """Raises PartError where the last bytes cannot be written."""
+        facts = {
+            "records": self._records,
+            "bytes": self._bytes,
+            "tallies": self._tallies,
+            "synthetic": self._synthetic,
+            "quarantined": self._quarantined,
+        }
+        try:
+            self.abandon()
+            arrays = {name: np.asarray(values) for name, values in self._index.columns().items()}
+            if self.near:
+                arrays["near"] = np.array(self._fingerprints, np.uint8).reshape(-1, WIDTH)
+            np.savez(self.folder / "facts.npz", allow_pickle=False, **arrays)
+            (self.folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False))
+        except (OSError, RuntimeError) as error:
+            raise PartError(self.folder, error) from error
+
+    def abandon(self) -> None:
+        """Closes the files without making the part whole."""
+        writers, self._writers = self._writers, {}
+        for writer in writers.values():
+            writer.close()
+
+
+def write_part(folder: Path, items: Iterable[Record | Rejected], *, near: bool = False) -> None:
+    with PartWriter(folder, near=near) as part:
+        for item in items:
+            part.write(item)
+
+
+def shard_path(folder: Path, split: str) -> Path:
+    return folder / f"{split}.array_record"

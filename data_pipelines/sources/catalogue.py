@@ -1,0 +1,36 @@
+"""The data sets `umit prepare` knows: catalogue.yaml, read."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One data set. flags: those of `umit prepare` it takes; required: those it cannot do without. records: published
+    numbers by "split/task"."""
+
+    what: str
+    where: str
+    license: str
+    tasks: str
+    frame: str
+    flags: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    records: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@functools.cache
+def catalogue() -> dict[str, Entry]:
+    """Every entry by name, in the file's order."""
+    table = yaml.safe_load(Path(__file__).with_name("catalogue.yaml").read_text(encoding="utf-8"))
+    entries = {}
+    for name, values in table.items():
+        flags = values.pop("flags")
+        names = tuple(flag.rstrip("!") for flag in flags)
+        required = tuple(flag.rstrip("!") for flag in flags if flag.endswith("!"))
+        entries[name] = Entry(flags=names, required=required, **values)
+    return entries

@@ -1,0 +1,131 @@
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy_converter import ToyConverter
+from toy_records import image, record
+
+from data_pipelines import preparation
+from data_pipelines.parts import write_part
+from data_pipelines.preparation import beam_flags, prepare
+from data_pipelines.publish import Rules, ShardError, publish
+from data_pipelines.shards import open_shards, verify
+
+HERE = Path(__file__).parent
+COUNT = 200  # four chunks
+
+
+def contents(directory: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(directory.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("single") / "out"
+    prepare(ToyConverter(COUNT), out)
+    return out
+
+
+def test_every_unit_comes_out_once_and_in_order(single):
+    manifest = verify(single)
+    sources = [open_shards(single, split) for split in ("train", "validation", "test")]
+    ids = [source[i].id for source in sources for i in range(len(source))]
+    wanted = [f"toy/{i}" for split in range(3) for i in range(split, COUNT, 3) if i % 7 != 3]
+    assert ids == wanted
+    assert manifest["quarantined"] == [{"id": f"unit {i}", "reason": "truncated"} for i in range(3, COUNT, 7)]
+    assert len(manifest["shards"]) == 12
+    assert not single.with_name("out.partial").exists()
+
+
+def test_two_processes_write_the_shards_of_one(single, tmp_path):
+    prepare(ToyConverter(COUNT), tmp_path / "out", workers=2)
+    assert contents(tmp_path / "out") == contents(single)
+
+
+def test_apache_beam_writes_the_shards_of_one_process(single, tmp_path, monkeypatch):
+    pytest.importorskip("apache_beam")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))  # of Beam's worker processes
+    prepare(ToyConverter(COUNT), tmp_path / "out", pipeline=beam_flags("direct", 2, []))
+    assert contents(tmp_path / "out") == contents(single)
+
+
+def test_a_killed_run_goes_on_from_its_finished_chunks(single, tmp_path):
+    log = tmp_path / "log"
+    script = (
+        f"import sys, pathlib; sys.path.insert(0, {str(HERE)!r})\n"
+        "from toy_converter import ToyConverter\nfrom data_pipelines.preparation import prepare\n"
+        f"converter = ToyConverter({COUNT}, die_at=100, log=pathlib.Path({str(log)!r}))\n"
+        f"prepare(converter, pathlib.Path({str(tmp_path / 'out')!r}))"
+    )
+    first = subprocess.run([sys.executable, "-c", script], check=False)
+    assert first.returncode == 9
+    assert not (tmp_path / "out").exists()
+    seen = len(log.read_text().split())
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    again = list(map(int, log.read_text().split()[seen:]))
+    assert again == list(range(64, COUNT))  # the first chunk of 64 was there
+    assert contents(tmp_path / "out") == contents(single)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "out"]
+
+
+def test_chunks_of_other_options_or_other_code_are_not_reused(tmp_path, monkeypatch):
+    converter = ToyConverter(COUNT, log=tmp_path / "log")
+    partial = tmp_path / "out.partial"
+    preparation._open_job(converter, converter.units(), partial)
+    preparation._write_chunk(converter, partial, (0, range(64)))
+    preparation._open_job(converter, converter.units(), partial)
+    assert (partial / "00000" / "facts.json").exists()
+    monkeypatch.setattr(preparation, "_code_digest", lambda: "another version")
+    preparation._open_job(converter, converter.units(), partial)
+    assert not (partial / "00000").exists()
+    preparation._write_chunk(converter, partial, (0, range(64)))
+    preparation._open_job(dataclasses.replace(converter, count=COUNT - 1), range(COUNT - 1), partial)
+    assert not (partial / "00000").exists()
+
+
+def test_a_failing_worker_is_reported_and_the_old_set_stays(tmp_path):
+    prepare(ToyConverter(10), tmp_path / "out")
+    before = contents(tmp_path / "out")
+    converter = ToyConverter(COUNT, die_at=100, log=tmp_path / "log")
+    with pytest.raises(ShardError, match="a worker process was killed"):
+        prepare(converter, tmp_path / "out", workers=2)
+    assert contents(tmp_path / "out") == before
+
+
+def test_counts_that_differ_from_the_published_ones_are_reported(tmp_path):
+    converter = ToyConverter(9, expected={"train/vqa": 2, "test/vqa": 3, "test/report": 1})
+    manifest = prepare(converter, tmp_path / "out")
+    assert manifest["unexpected_counts"] == {"test/report": {"expected": 1, "found": 0}}
+
+
+def published(tmp_path, records, **rules):
+    write_part(tmp_path / "part", records, near=True)
+    return publish([tmp_path / "part"], tmp_path / "out", "toy", Rules(leaks="report", **rules))
+
+
+def test_dropping_duplicates_keeps_the_held_out_record(tmp_path):
+    shared, same = (image(seed=1),), (image(seed=2),)
+    records = [
+        record(0, media=shared),
+        record(1, media=shared, split="test", question="Another?"),
+        record(2, media=same),
+        record(3, media=same),
+        record(4, media=same, question="Another?"),
+    ]
+    manifest = published(tmp_path, records, duplicates="drop")
+    assert manifest["quarantined"] == [
+        {"id": "toy/0", "reason": "image is in a later split"},
+        {"id": "toy/3", "reason": "duplicate of another record"},
+    ]
+    assert manifest["records"] == {"train": {"vqa": 2}, "test": {"vqa": 1}}
+    assert manifest["leaks"] == manifest["duplicates"] == []
+    assert [open_shards(tmp_path / "out", "train")[i].id for i in range(2)] == ["toy/2", "toy/4"]
+
+
+def test_unknown_rules_are_refused():
+    with pytest.raises(ShardError, match=r"duplicates: expected report \| drop, found 'keep'"):
+        Rules(duplicates="keep")
