@@ -29,6 +29,22 @@ def data() -> ml_collections.ConfigDict:
     )
 
 
+def lora() -> ml_collections.ConfigDict:
+    """Adapters beside frozen kernels, off while rank is 0 (docs/lora.md). Patterns match paths of parameters from their
+    start; what trains is the adapters and `full`, at the learning rates that optimizer.patterns give their paths."""
+    return ml_collections.ConfigDict(
+        {
+            "rank": 0,
+            "alpha": 32.0,
+            "rslora": False,  # scale alpha / sqrt(rank), not alpha / rank
+            "patterns": ("decoder/layers/.*",),  # kernels that get an adapter: pattern or (pattern, rank, alpha)
+            "full": (),  # parameters trained whole, as "projector/.*"
+            "quantize": "none",  # none, int8 or nf4: the frozen kernels of quantize_patterns
+            "quantize_patterns": ("decoder/layers/.*",),
+        }
+    )
+
+
 def train() -> ml_collections.ConfigDict:
     """A training config without its stage's choices."""
     return ml_collections.ConfigDict(
@@ -57,6 +73,7 @@ def train() -> ml_collections.ConfigDict:
                 "clip_norm": 1.0,
                 "patterns": ((".*", 1.0),),  # (path pattern, learning-rate multiplier or None = frozen), first match
             },
+            "lora": lora(),
             "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
             "compute_dtype": "bfloat16",  # float32 on CPU, where bfloat16 is slower
             "remat": "full",

@@ -8,7 +8,7 @@ from data_pipelines.example import Processing
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from launch import workdir
 from umit_jax.model.config import ModelConfig
-from umit_jax.train.checkpoint import load_params
+from umit_jax.train.weights import load_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +20,15 @@ class LoadedModel:
     checkpoint: workdir.Checkpoint
 
 
-def load(directory: pathlib.Path, flag: str = "--checkpoint") -> LoadedModel:
-    """The model of a workdir or of one of its checkpoints, parameters in float32."""
+def load(directory: pathlib.Path, flag: str = "--checkpoint", base: pathlib.Path | None = None) -> LoadedModel:
+    """The model of a workdir or of one of its checkpoints, parameters in float32, those of a LoRA run merged.
+
+    base: workdir or checkpoint that the base of a LoRA run is now, if it has moved.
+    """
     checkpoint = workdir.find(directory, flag)
+    below = None if base is None else workdir.find(base, "--base").path
     config, tokenizer, processing = load_companions(checkpoint.model_dir)
-    params = load_params(checkpoint.path, config)
+    params = load_weights(checkpoint.path, config, base=below)
     return LoadedModel(config, params, tokenizer, processing, checkpoint)
 
 

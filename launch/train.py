@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from data_pipelines.mixture import make_stream
     from launch import model as models
     from umit_jax.parallel.mesh import data_process, make_mesh
-    from umit_jax.train.checkpoint import load_params
+    from umit_jax.train.base import Base
     from umit_jax.train.loop import train
+    from umit_jax.train.weights import load_weights
 
     config = config_file.load(args.config, args.overrides)
     sources = source_weights(config.data.sources)
@@ -53,8 +54,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         process_index=process_index,
         process_count=process_count,
     )
-    init_params = None if start is None else (lambda shardings: load_params(start.path, model_config, shardings))
-    summary = train(config, model_config, stream, args.workdir, mesh, init_params=init_params)
+    init_params = None if start is None else (lambda shardings: load_weights(start.path, model_config, shardings))
+    base = None if start is None else Base(start.path)
+    summary = train(config, model_config, stream, args.workdir, mesh, init_params=init_params, base=base)
     return {**summary, "config": json.loads(config.to_json_best_effort())}
 
 

@@ -13,7 +13,10 @@ import abc
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from umit_jax.model.lora import Lora
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -133,6 +136,7 @@ class ModelConfig:
     eos_token_id: int = 151645
     image_mean: tuple[float, ...] = CLIP_MEAN
     image_std: tuple[float, ...] = CLIP_STD
+    lora: "Lora | None" = None  # of a run, not of the model: no config.json has it
 
     def __post_init__(self) -> None:
         for field in ("image_mean", "image_std"):
@@ -246,7 +250,7 @@ def _check_supported(text: Mapping[str, Any], rope: Mapping[str, Any]) -> None:
 
 
 def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.name != "lora"}
     for key in values:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0)

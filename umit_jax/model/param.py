@@ -9,6 +9,7 @@ Logical axes: layers, vocab, embed, mlp, heads, kv_heads, head_dim (decoder); pa
 vision_heads, head_dim (vision tower and projector); None for axes that are never sharded.
 """
 
+import dataclasses
 import functools
 import math
 import zlib
@@ -73,18 +74,19 @@ class Linear(nnx.Module):
         shape, axes = (*d_in.values(), *d_out.values()), (*_names(d_in), *_names(d_out))
         self.kernel = normal(shape, axes, math.prod(d_in.values()) ** -0.5 if std is None else std)
         self.bias = normal(tuple(d_out.values()), _names(d_out), bias_std) if bias else None
-        self.inputs = len(d_in)
+        self.inputs, self.outputs = len(d_in), tuple(d_out.values())
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x (..., in) -> (..., out) in the dtype of x."""
-        kernel = self.kernel.get_value()
-        shape = kernel.shape[: self.inputs], kernel.shape[self.inputs :]
         lead = x.shape[: x.ndim - self.inputs]
-        matrix = kernel.reshape(math.prod(shape[0]), math.prod(shape[1])).astype(x.dtype)
-        y = x.reshape(math.prod(lead), matrix.shape[0]) @ matrix
+        y = self.product(x.reshape(math.prod(lead), -1))
         if self.bias is not None:
             y = y + self.bias.get_value().reshape(-1).astype(x.dtype)
-        return y.reshape(*lead, *shape[1])
+        return y.reshape(*lead, *self.outputs)
+
+    def product(self, x_TI: jax.Array) -> jax.Array:
+        """x_TI @ kernel, all input axes and all output axes as one."""
+        return x_TI @ self.kernel.get_value().reshape(x_TI.shape[1], -1).astype(x_TI.dtype)
 
 
 def _names(axes: dict[str, int]) -> Axes:
@@ -133,11 +135,18 @@ def layer_list(layers: Layer) -> list[Layer]:
     return [nnx.merge(graph, jax.tree.map(lambda p, i=i: p[i], params)) for i in range(count)]
 
 
-@functools.lru_cache(maxsize=16)
-def _split(config: ModelConfig) -> tuple[Any, Any]:
+def build(config: ModelConfig) -> nnx.Module:
+    """The model without arrays and without what config.lora adds."""
     from umit_jax.model import families  # the models are built from the pieces above
 
-    return nnx.split(families.of(config).module(config))
+    return families.of(config).module(config)
+
+
+@functools.lru_cache(maxsize=16)
+def _split(config: ModelConfig) -> tuple[Any, Any]:
+    from umit_jax.model.lora import adapt
+
+    return nnx.split(build(config) if config.lora is None else adapt(build(config), config))
 
 
 def _map(config: ModelConfig, make: Callable[[tuple[str, ...], Any], Any]) -> Params:
@@ -152,7 +161,7 @@ def _map(config: ModelConfig, make: Callable[[tuple[str, ...], Any], Any]) -> Pa
 
 
 def abstract_params(config: ModelConfig) -> Params:
-    """Nested dict of float32 ShapeDtypeStruct; top-level groups vision, projector, decoder."""
+    """Nested dict of ShapeDtypeStruct, float32 but for quantised kernels; groups vision, projector, decoder."""
     return _map(config, lambda _, leaf: leaf.get_value())
 
 
@@ -163,6 +172,10 @@ def logical_axes(config: ModelConfig) -> Params:
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
     """Random float32 parameters. Each depends on the key and its own path only."""
+    if config.lora is not None:
+        from umit_jax.model.lora import start
+
+        return start(config, init_params(dataclasses.replace(config, lora=None), key), key)
 
     def make(path: tuple[str, ...], leaf: Any) -> jax.Array:
         meta, value = leaf.get_metadata(), leaf.get_value()

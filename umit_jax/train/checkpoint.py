@@ -3,6 +3,8 @@
     workdir/checkpoints/<step>/state   Orbax arrays: params, frozen, opt, step
     workdir/checkpoints/<step>/data    JSON: position of the data stream (= steps done), totals, checksum per array
 
+A LoRA run saves no frozen parameters: its data names the base they come from (train/base.py).
+
 Orbax writes into a folder of another name and renames it last, so a run that is killed while it saves leaves nothing
 that looks like a checkpoint. Its array files have no checksums of their own: ours are computed on the device, do not
 depend on the mesh, and are compared on every restore.
@@ -110,6 +112,26 @@ class Checkpointer:
             raise SaveError(f"{path}: checkpoint not saved: {why}") from error
 
 
+def saved_parameters(checkpoint: pathlib.Path) -> dict[str, tuple[str, Any]]:
+    """Model parameters by path, trained and frozen: (name among the saved arrays, its shape and dtype). Reads none."""
+    saved = _saved_arrays(checkpoint.resolve())
+    return {
+        name.split("/", 1)[1]: (name, like)
+        for name, like in saved.items()
+        if name.split("/")[0] in ("params", "frozen")
+    }
+
+
+def read_parameter(checkpoint: pathlib.Path, name: str, like: jax.ShapeDtypeStruct, checksum: int | None) -> jax.Array:
+    """One saved array under the sharding of `like`. Raises CheckpointError where it is damaged."""
+    try:
+        found = _read_arrays(checkpoint, unflatten_dict({name: like}, sep="/"))
+    except Exception as error:
+        raise CheckpointError(f"{checkpoint}: damaged checkpoint: {_unreadable(error)}") from error
+    _check_sums(checkpoint, found, {name: checksum})
+    return flatten_dict(found, sep="/")[name]
+
+
 def load_params(
     checkpoint: pathlib.Path, config: ModelConfig, shardings: Params | None = None, dtype: Any = jnp.float32
 ) -> Params:
@@ -125,14 +147,10 @@ def load_params(
     else:
         places = flatten_dict(shardings, sep="/")
     checkpoint = checkpoint.resolve()
-    saved = _saved_arrays(checkpoint)
-    groups: dict[str, str] = {p.split("/", 1)[1]: p for p in saved if p.split("/")[0] in ("params", "frozen")}
-    _check_same(
-        checkpoint, {p: tuple(saved[groups[p]].shape) for p in groups}, {p: s.shape for p, s in expected.items()}
-    )
+    saved = saved_parameters(checkpoint)
+    _check_same(checkpoint, {p: tuple(saved[p][1].shape) for p in saved}, {p: s.shape for p, s in expected.items()})
     wanted = {
-        groups[p]: jax.ShapeDtypeStruct(s.shape, saved[groups[p]].dtype, sharding=places[p])
-        for p, s in expected.items()
+        saved[p][0]: jax.ShapeDtypeStruct(s.shape, saved[p][1].dtype, sharding=places[p]) for p, s in expected.items()
     }
     state, _ = _restore(checkpoint, unflatten_dict(wanted, sep="/"))
     params = merge(state.get("params", {}), state.get("frozen", {}))
@@ -149,11 +167,9 @@ def read_metadata(checkpoint: pathlib.Path) -> Metadata:
     """Reads no array. checkpoint: a checkpoints/<step> folder."""
     checkpoint = checkpoint.resolve()
     saved = _saved_arrays(checkpoint)
-    shapes = {
-        p.split("/", 1)[1]: tuple(meta.shape) for p, meta in saved.items() if p.split("/")[0] in ("params", "frozen")
-    }
+    shapes = {path: tuple(like.shape) for path, (_, like) in saved_parameters(checkpoint).items()}
     optimizer_values = sum(int(np.prod(meta.shape)) for p, meta in saved.items() if p.startswith("opt/"))
-    return Metadata(_read_data(checkpoint)["position"], shapes, optimizer_values)
+    return Metadata(read_data(checkpoint)["position"], shapes, optimizer_values)
 
 
 def _bit_sum(x: jax.Array) -> jax.Array:
@@ -203,7 +219,9 @@ def _saved_arrays(checkpoint: pathlib.Path) -> dict[str, Any]:
         raise CheckpointError(f"{checkpoint / 'state'}: damaged checkpoint: {_brief(error)}") from error
 
 
-def _read_data(checkpoint: pathlib.Path) -> dict[str, Any]:
+def read_data(checkpoint: pathlib.Path) -> dict[str, Any]:
+    """The data item: position, checksums, and of a LoRA run base and lora (train/base.py)."""
+    checkpoint = checkpoint.resolve()
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             data = reader.restore(checkpoint / "data")
@@ -223,18 +241,21 @@ def _check_same(checkpoint: pathlib.Path, saved: dict[str, Any], expected: dict[
 
 def _restore(checkpoint: pathlib.Path, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays of `abstract` (all or a part of what was saved) and the data item, with every checksum compared."""
-    data = _read_data(checkpoint)
+    data = read_data(checkpoint)
     try:
         state = _read_arrays(checkpoint, abstract)
     except Exception as error:
         raise CheckpointError(f"{checkpoint}: damaged checkpoint: {_unreadable(error)}") from error
-    for path, found in checksums(state).items():
-        expected = data["checksums"].get(path)
-        if found != expected:
-            raise CheckpointError(
-                f"{checkpoint}: damaged checkpoint: {path}: expected checksum {expected}, found {found}"
-            )
+    _check_sums(checkpoint, state, data["checksums"])
     return state, data
+
+
+def _check_sums(checkpoint: pathlib.Path, state: dict[str, Any], expected: dict[str, int | None]) -> None:
+    for path, found in checksums(state).items():
+        if found != expected.get(path):
+            raise CheckpointError(
+                f"{checkpoint}: damaged checkpoint: {path}: expected checksum {expected.get(path)}, found {found}"
+            )
 
 
 def _read_arrays(checkpoint: pathlib.Path, abstract: dict[str, Any]) -> dict[str, Any]:

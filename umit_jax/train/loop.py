@@ -5,6 +5,7 @@ checkpoint is due, because what is saved must be known to be good.
 """
 
 import contextlib
+import dataclasses
 import logging
 import math
 import pathlib
@@ -16,14 +17,17 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from umit_jax.batch import Batch, check_batch
 from umit_jax.model.config import ModelConfig
+from umit_jax.model.lora import Lora, LoraError, trainable
 from umit_jax.model.param import abstract_params
 from umit_jax.parallel.mesh import check_rows, global_batch
 from umit_jax.train import optimizer as optimizers
+from umit_jax.train.base import Base
 from umit_jax.train.checkpoint import Checkpointer
 from umit_jax.train.metrics import MetricsLog, Totals, row
 from umit_jax.train.preemption import Preempted, StopRequest
@@ -69,16 +73,21 @@ def train(
     workdir: pathlib.Path,
     mesh: Mesh,
     init_params: Callable[[Params], Params] | None = None,
+    base: Base | None = None,
 ) -> dict[str, Any]:
     """Trains to config.steps and returns the summary. Parameters come from, in this order: 1. the newest checkpoint of
     the workdir, with optimizer state and data position; 2. init_params(tree of shardings); 3. random numbers.
+    With config.lora on, the frozen ones always come from `base`, and init_params is not asked.
 
     Raises Preempted (saved, run again), Diverged, and errors of configuration that name the key.
     """
     claim(workdir, config)
     check_rows(mesh, config.data.rows)
+    model_config = dataclasses.replace(model_config, lora=Lora.from_config(config.lora))
+    if model_config.lora is not None and base is None:
+        raise LoraError("lora: expected a base to train on: config.init_from names a checkpoint")
     paths = flatten_dict(abstract_params(model_config), sep="/").keys()
-    trained, frozen = optimizers.multipliers(paths, config.optimizer.patterns)
+    trained, frozen = optimizers.multipliers(paths, config.optimizer.patterns, trainable(model_config))
     rate = optimizers.schedule(config.optimizer, config.steps)
     optimizer = optimizers.adamw(config.optimizer, rate, trained)
     compute = Compute(jnp.dtype(config.compute_dtype), config.remat, config.loss_chunk, config.attention)
@@ -86,15 +95,11 @@ def train(
     step_fn = make_step(model_config, abstract, optimizer, rate, mesh, compute)
 
     with Checkpointer(workdir, config.keep) as checkpoints, _compilations("train_step") as compilations:
-        data: dict[str, Any] = {}
-        if checkpoints.latest is not None:
-            state, data = checkpoints.restore(abstract)
-            log.info("resumed at step %d from %s", data["position"], checkpoints.directory)
-        else:
-            state = create(model_config, abstract, optimizer, config.seed, init_params)
+        state, data = _first_state(config, model_config, checkpoints, abstract, optimizer, init_params, base)
         sizes = {"trained_parameters": _size(state.params), "frozen_parameters": _size(state.frozen)}
         start, totals = data.get("position", 0), Totals(data.get("totals"))
-        run = _Run(config, model_config, workdir, mesh, totals, start)
+        named = {} if model_config.lora is None or base is None else base.record(model_config)
+        run = _Run(config, model_config, workdir, mesh, totals, start, named)
         with contextlib.closing(run), StopRequest() as stop:
             if start < config.steps:
                 run.steps(step_fn, state, stream, checkpoints, stop)
@@ -111,6 +116,28 @@ def train(
     }
 
 
+def _first_state(
+    config: ml_collections.ConfigDict,
+    model_config: ModelConfig,
+    checkpoints: Checkpointer,
+    abstract: TrainState,
+    optimizer: optax.GradientTransformation,
+    init_params: Callable[[Params], Params] | None,
+    base: Base | None,
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state the run starts from, and the data item it was saved with ({} for a new run)."""
+    lora = base if model_config.lora is not None else None
+    if checkpoints.latest is None:
+        load = init_params if lora is None else (lambda _: lora.start(model_config, abstract, config.seed))
+        return create(model_config, abstract, optimizer, config.seed, load), {}
+    state, data = checkpoints.restore(abstract if lora is None else abstract._replace(frozen={}))
+    if lora is not None:
+        path = checkpoints.directory / str(checkpoints.latest)
+        state = state._replace(frozen=lora.resume(model_config, abstract, path, data))
+    log.info("resumed at step %d from %s", data["position"], checkpoints.directory)
+    return state, data
+
+
 class _Run:
     """The steps of one process from `start` on, with everything that is written down about them."""
 
@@ -122,7 +149,9 @@ class _Run:
         mesh: Mesh,
         totals: Totals,
         start: int,
+        named: dict[str, Any],
     ):
+        self.named = named  # the base of a LoRA run, for its checkpoints
         self.config, self.model_config, self.mesh, self.totals, self.start = config, model_config, mesh, totals, start
         self.metrics = MetricsLog(workdir, start, write=jax.process_index() == 0)
         self.progress = Progress(start, config.steps, config.log_every)
@@ -150,7 +179,8 @@ class _Run:
                     self._finish(*pending)
                     pending = None
                     self.metrics.sync()
-                    checkpoints.save(state, {"totals": self.totals.to_json()}, step)
+                    saved = state._replace(frozen={}) if self.named else state
+                    checkpoints.save(saved, {"totals": self.totals.to_json(), **self.named}, step)
                 if leaving:
                     checkpoints.wait()
                     raise Preempted(f"asked to stop: step {step} of {config.steps} is saved; the same command resumes")

@@ -9,7 +9,7 @@ expressions matched from the start of the path; the first that matches wins:
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -28,12 +28,15 @@ class OptimizerError(ValueError):
 
 
 def multipliers(
-    paths: Iterable[str], patterns: Sequence[tuple[str, float | None]]
+    paths: Iterable[str],
+    patterns: Sequence[tuple[str, float | None]],
+    trainable: Collection[str] | None = None,
 ) -> tuple[dict[str, float], frozenset[str]]:
     """(learning-rate multiplier of each trained path, frozen paths).
 
+    trainable: of a LoRA run, its adapters and what it trains whole; the rest is frozen whatever the patterns say.
     Raises OptimizerError for a pattern that decides nothing (it matches no path, or only paths that earlier patterns
-    took), that is no regular expression, or where nothing is left to train.
+    took), that is no regular expression, that freezes what a LoRA run trains, or where nothing is left to train.
     """
     chosen: dict[str, float | None] = dict.fromkeys(paths, 1.0)
     left = set(chosen)
@@ -49,7 +52,11 @@ def multipliers(
             raise OptimizerError(f"{name}: decides no parameter: {why}")
         chosen.update(dict.fromkeys(matched & left, multiplier))
         left -= matched
-    trained = {path: float(m) for path, m in chosen.items() if m is not None}
+    for path in sorted(path for path in trainable or () if chosen[path] is None):
+        raise OptimizerError(f"optimizer.patterns: freeze {path}, which config.lora trains")
+    trained = {
+        path: float(m) for path, m in chosen.items() if m is not None and (trainable is None or path in trainable)
+    }
     if not trained:
         raise OptimizerError("optimizer.patterns: every parameter is frozen")
     return trained, frozenset(chosen.keys() - trained.keys())

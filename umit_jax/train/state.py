@@ -2,7 +2,7 @@
 
 | part   | what                                             | dtype         |
 | params | trained parameters                               | float32       |
-| frozen | the others; no gradient, no optimizer state      | compute dtype |
+| frozen | the others; no gradient, no optimizer state      | compute dtype, or quantised |
 | opt    | optax state over params                          | float32       |
 | step   | optimizer steps done                             | int32         |
 
@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from umit_jax.model.config import ModelConfig
+from umit_jax.model.lora import is_quantised
 from umit_jax.model.param import abstract_params, init_params, logical_axes
 from umit_jax.parallel.mesh import replicated
 from umit_jax.parallel.rules import shardings, with_shardings
@@ -59,7 +60,11 @@ def abstract_state(
     shapes = abstract_params(config)
     placed = with_shardings(shapes, shardings(mesh, logical_axes(config), shapes))
     params, still = split(placed, frozen)
-    still = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, compute_dtype, sharding=x.sharding), still)
+    still = {
+        path: jax.ShapeDtypeStruct(x.shape, x.dtype if is_quantised(path) else compute_dtype, sharding=x.sharding)
+        for path, x in flatten_dict(still, sep="/").items()
+    }
+    still = unflatten_dict(still, sep="/")
     everywhere = replicated(mesh)
     opt = optax.tree_map_params(
         optimizer,
@@ -91,6 +96,7 @@ def create(
     def start(params: Params) -> TrainState:
         trained, still = split(params, frozen)
         still = jax.tree.map(lambda x, like: x.astype(like.dtype), still, abstract.frozen)
+        trained = jax.tree.map(lambda x, like: x.astype(like.dtype), trained, abstract.params)
         return TrainState(trained, still, optimizer.init(trained), jnp.zeros((), jnp.int32))
 
     out = shardings_of(abstract)

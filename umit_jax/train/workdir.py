@@ -65,7 +65,9 @@ def _compare(path: pathlib.Path, found: dict[str, Any], wanted: dict[str, Any]) 
         old, new = found.get(key), wanted.get(key)
         if old == new:
             continue
-        if any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE):
+        # Where the base of a LoRA run lies may change: the fingerprint of its weights says whether it is the same.
+        may_change = (*MAY_CHANGE, "init_from") if wanted.get("lora.rank") else MAY_CHANGE
+        if any(key == free or key.startswith(f"{free}.") for free in may_change):
             log.info("config.%s changed from %s to %s", key, old, new)
             continue
         raise WorkdirError(
