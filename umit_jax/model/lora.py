@@ -32,6 +32,7 @@ from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import Linear, Params, abstract_params, build
 from umit_jax.model.quantize import TYPES, Layout, matmul, quantise, scale_axes
 
+ADAPTER = ("lora_a", "lora_b")
 Pattern = str | tuple[str, int, float]
 
 
@@ -146,11 +147,10 @@ def _matches(name: str, text: str, paths: Iterable[str], what: str) -> list[str]
 
 
 def trainable(config: ModelConfig) -> frozenset[str]:
-    """Paths that may train: adapters, and what lora.full names; all of them without LoRA."""
-    paths = _flat(abstract_params(config))
-    if config.lora is None:
-        return frozenset(paths)
-    return plan(config).full | {path for path in paths if is_adapter(path)}
+    """Paths of what a LoRA run trains: adapters, and what lora.full names."""
+    decided = plan(config)
+    stems = [path.removesuffix("kernel") for path in decided.adapters]
+    return decided.full | {f"{stem}{name}" for stem in stems for name in ADAPTER}
 
 
 def is_adapter(path: str) -> bool:
@@ -230,7 +230,7 @@ def start(config: ModelConfig, base: Params, key: jax.Array) -> Params:
         flat |= {f"{path}_q": codes, f"{path}_scale": scales}
     shapes = _flat(abstract_params(config))
     for path, adapter in decided.adapters.items():
-        for name in ("lora_a", "lora_b"):
+        for name in ADAPTER:
             own = path.removesuffix("kernel") + name
             flat[own] = start_adapter(own, shapes[own].shape, adapter.layout, key)
     return _nested(flat)

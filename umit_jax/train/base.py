@@ -12,7 +12,7 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from umit_jax.model.config import ModelConfig
-from umit_jax.model.lora import plan, start_adapter
+from umit_jax.model.lora import ADAPTER, plan, start_adapter
 from umit_jax.model.quantize import quantise
 from umit_jax.train.checkpoint import Params
 from umit_jax.train.state import TrainState
@@ -49,7 +49,7 @@ class Base:
         weights = open_weights(self.checkpoint, dataclasses.replace(config, lora=None))
         made: dict[str, Any] = {}
         for path, adapter in decided.adapters.items() if key is not None else ():
-            for name in ("lora_a", "lora_b"):
+            for name in ADAPTER:
                 own = path.removesuffix("kernel") + name
                 like = wanted[own]
 

@@ -87,7 +87,8 @@ def train(
     if model_config.lora is not None and base is None:
         raise LoraError("lora: expected a base to train on: config.init_from names a checkpoint")
     paths = flatten_dict(abstract_params(model_config), sep="/").keys()
-    trained, frozen = optimizers.multipliers(paths, config.optimizer.patterns, trainable(model_config))
+    adapters_and_full = None if model_config.lora is None else trainable(model_config)
+    trained, frozen = optimizers.multipliers(paths, config.optimizer.patterns, adapters_and_full)
     rate = optimizers.schedule(config.optimizer, config.steps)
     optimizer = optimizers.adamw(config.optimizer, rate, trained)
     compute = Compute(jnp.dtype(config.compute_dtype), config.remat, config.loss_chunk, config.attention)

@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from umit_jax.model.config import ModelConfig
-from umit_jax.model.lora import Lora, merge_kernel, plan
+from umit_jax.model.lora import ADAPTER, Lora, merge_kernel, plan, trainable
 from umit_jax.model.param import abstract_params
 from umit_jax.train.checkpoint import CheckpointError, Params, load_params, read_data, read_parameter, saved_parameters
 
@@ -63,7 +63,7 @@ class MergedWeights:
         if adapter is None:
             return below
         stem, copied = path.removesuffix("kernel"), _copied(sharding)
-        pair = [self.own.read(f"{stem}{name}", copied) for name in ("lora_a", "lora_b")]
+        pair = [self.own.read(f"{stem}{name}", copied) for name in ADAPTER]
         return jax.jit(lambda k, a, b: merge_kernel(k, a, b, adapter), out_shardings=sharding)(below, *pair)
 
 
@@ -80,7 +80,7 @@ def open_weights(checkpoint: pathlib.Path, config: ModelConfig, base: pathlib.Pa
     if lora is not None:
         config = dataclasses.replace(config, lora=lora)
         expected = {path: like.shape for path, like in flatten_dict(abstract_params(config), sep="/").items()}
-        expected = {path: shape for path, shape in expected.items() if path in trained_paths(config)}
+        expected = {path: expected[path] for path in trainable(config)}
     for path in sorted(own.shapes.keys() | expected.keys()):
         found, wanted = own.shapes.get(path, "nothing"), expected.get(path, "nothing")
         if found != wanted:
@@ -113,13 +113,6 @@ def load_weights(
 def lora_of(data: dict[str, Any]) -> Lora | None:
     """The LoRA settings in a checkpoint's data item; None for a full checkpoint."""
     return Lora.from_config(data["lora"]) if "base" in data else None
-
-
-def trained_paths(config: ModelConfig) -> frozenset[str]:
-    """What a checkpoint of a LoRA run holds."""
-    decided = plan(config)
-    stems = [path.removesuffix("kernel") for path in decided.adapters]
-    return decided.full | {f"{stem}{name}" for stem in stems for name in ("lora_a", "lora_b")}
 
 
 def fingerprint(checkpoint: pathlib.Path) -> str:
