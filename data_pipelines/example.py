@@ -10,10 +10,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipelines import chat
-from data_pipelines.image import ImageError, Processing, Span, patch_hw, plan_spans, span_patches
+from data_pipelines.image import (
+    ImageError,
+    Processing,
+    Span,
+    in_order,
+    patch_hw,
+    plan_spans,
+    span_patches,
+    window_order,
+)
 from data_pipelines.positions import mrope_positions
 from data_pipelines.record import Record
+from data_pipelines.spoken import SpokenError, spoken_frame, spoken_turns
 from data_pipelines.tokenizer import Tokenizer
+from umit_jax.targets import Frame
 
 __all__ = ["Example", "ExampleError", "Limits", "Outline", "Processing", "build_example", "build_prompt", "outline"]
 
@@ -39,7 +50,8 @@ class Example:
     """Dims: S tokens, P patches, C values per patch. Dtypes as in umit_jax.batch; segments count from 1.
 
     targets_S is the token that follows; weights_S is 1 where that token is part of an answer. vision_index_S numbers
-    the merged patches (four consecutive ones) of this sample from 0, -1 = text.
+    the merged patches (four consecutive ones) of this sample from 0, -1 = text. spoken: the frame in which 2D boxes are
+    said, None where it is 0-1000.
     """
 
     id: str
@@ -53,6 +65,7 @@ class Example:
     patch_hw_P2: np.ndarray
     patch_segments_P: np.ndarray
     vision_index_S: np.ndarray
+    spoken: Frame | None = None
 
     @property
     def nbytes(self) -> int:
@@ -61,12 +74,14 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Outline:
-    """A sample but for its pixels: ids with one pad token per span, which of them are learned, and the spans."""
+    """A sample but for its pixels: ids with one pad token per span, which of them are learned, the spans, and the frame
+    in which it speaks 2D boxes (None: 0-1000)."""
 
     ids: list[int]
     learned: list[bool]
     spans: list[Span]
     merge: int
+    spoken: Frame | None
 
     @property
     def vision_tokens(self) -> int:
@@ -96,22 +111,30 @@ def outline(
     """The sample without its pixels. Raises ExampleError when it cannot be made, or not within the limits."""
     as_video = processing.volume_as == "video"
     videos = [[True] if media.kind == "volume" and as_video else [False] * len(media.frames) for media in record.media]
-    try:
-        pieces = chat.render(record.turns, [chat.placeholder(v) for v in videos], prompt=prompt)
-    except chat.ChatError as error:
-        raise ExampleError(record, "special token in the text", str(error)) from error
-    ids, learned = chat.encode(pieces, tokenizer)
+    placeholders = [chat.placeholder(v) for v in videos]
     room = None
-    if limits is not None:
-        text = len(ids) - sum(map(len, videos))
-        if text > limits.tokens:
-            raise ExampleError(record, "text longer than a row", f"{text} tokens, row_tokens is {limits.tokens}")
-        room = min(limits.tokens - text, limits.patches // processing.merge**2)
-    try:
-        spans = plan_spans(record.media, processing, room)
-    except ImageError as error:
-        raise ExampleError(record, "images do not fit", str(error)) from error
-    return Outline(ids, learned, spans, processing.merge)
+    while True:
+        try:
+            spans = plan_spans(record.media, processing, room)
+        except ImageError as error:
+            raise ExampleError(record, "images do not fit", str(error)) from error
+        frame = spoken_frame(record, spans, processing)
+        try:
+            pieces = chat.render(spoken_turns(record, frame), placeholders, prompt=prompt)
+        except chat.ChatError as error:
+            raise ExampleError(record, "special token in the text", str(error)) from error
+        except SpokenError as error:
+            raise ExampleError(record, "boxes of which image", str(error)) from error
+        plan = Outline(*chat.encode(pieces, tokenizer), spans, processing.merge, frame)
+        if limits is None:
+            return plan
+        if plan.text_tokens > limits.tokens:
+            detail = f"{plan.text_tokens} tokens, row_tokens is {limits.tokens}"
+            raise ExampleError(record, "text longer than a row", detail)
+        # What is said may depend on the images' sizes, so after shrinking them its length is counted again.
+        room = min(limits.tokens - plan.text_tokens, limits.patches // processing.merge**2)
+        if plan.vision_tokens <= room:
+            return plan
 
 
 def build_example(
@@ -138,30 +161,45 @@ def _fill(record: Record, plan: Outline, tokenizer: Tokenizer, processing: Proce
     learned_S = np.repeat(np.array(plan.learned, bool), counts)
     starts = np.cumsum(counts) - counts
     vision_S = (tokens_S == image_pad) | (tokens_S == video_pad)
-    patches_PC, segments_P = _patches(record, plan.spans, processing)
     grids = [span.grid for span in plan.spans]
+    orders = [window_order(grid, processing.window, plan.merge) for grid in grids]
+    patches_PC, segments_P = _patches(record, plan.spans, orders, processing)
+    # The tokens of a span stand row by row; the patches of each are found where the order put them.
+    firsts = np.cumsum([0, *map(len, orders)])
+    merged = [first + np.argsort(order) for first, order in zip(firsts[:-1], orders, strict=True)]
+    vision_index_S = np.full(len(tokens_S), -1, np.int32)
+    vision_index_S[vision_S] = np.concatenate([np.zeros(0, np.int64), *merged])
     return Example(
         id=record.id,
         task=record.task,
         dataset=record.dataset,
         tokens_S=tokens_S,
-        positions_S3=mrope_positions(len(tokens_S), zip(starts[places], grids, strict=True), plan.merge),
+        positions_S3=mrope_positions(
+            len(tokens_S), zip(starts[places], grids, strict=True), plan.merge, processing.time_step
+        ),
         targets_S=np.append(tokens_S[1:], 0).astype(np.int32),
         weights_S=np.append(learned_S[1:], False).astype(np.float32),
         patches_PC=patches_PC,
-        patch_hw_P2=np.concatenate([patch_hw(g, plan.merge) for g in grids] or [np.zeros((0, 2), np.int32)]),
+        patch_hw_P2=np.concatenate(
+            [np.zeros((0, 2), np.int32)]
+            + [in_order(patch_hw(grid, plan.merge), order) for grid, order in zip(grids, orders, strict=True)]
+        ),
         patch_segments_P=segments_P,
-        vision_index_S=np.where(vision_S, np.cumsum(vision_S) - 1, -1).astype(np.int32),
+        vision_index_S=vision_index_S,
+        spoken=plan.spoken,
     )
 
 
-def _patches(record: Record, spans: Sequence[Span], processing: Processing) -> tuple[np.ndarray, np.ndarray]:
-    """(patches_PC, patch_segments_P): one segment for each image and each temporal patch of a video."""
+def _patches(
+    record: Record, spans: Sequence[Span], orders: Sequence[np.ndarray], processing: Processing
+) -> tuple[np.ndarray, np.ndarray]:
+    """(patches_PC, patch_segments_P): one segment for each image and each temporal patch of a video. A frame's patches
+    stay together in any order of windows, so the order does not move the segments."""
     patches = [np.zeros((0, processing.patch_values), np.uint8)]
     sizes = [h * w for t, h, w in (span.grid for span in spans) for _ in range(t)]
-    for span in spans:
+    for span, order in zip(spans, orders, strict=True):
         try:
-            patches.append(span_patches(record.media[span.media], span, processing))
+            patches.append(in_order(span_patches(record.media[span.media], span, processing), order))
         except ValueError as error:
             raise ExampleError(record, "undecodable media", str(error)) from error
     segments_P = np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes)

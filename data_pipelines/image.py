@@ -19,6 +19,11 @@ from data_pipelines.record import Media
 
 Grid = tuple[int, int, int]  # temporal patches, patch rows, patch columns
 
+# A volume has no time. It passes as a video at the speed Qwen samples videos with, so that a temporal patch of two
+# slices takes one second: what transformers assumes too where a model is given no second_per_grid_ts. (Its processor
+# since version 5 takes frames without metadata for 24 a second: give it video_metadata with fps 2.)
+FRAMES_PER_SECOND = 2
+
 
 class ImageError(ValueError):
     """An image or set of images that cannot be shown to the model as asked."""
@@ -69,6 +74,13 @@ class Processing:
     @property
     def patch_values(self) -> int:
         return 3 * self.temporal * self.patch_size**2
+
+    @property
+    def time_step(self) -> float:
+        """Positions from one temporal patch of a video to the next. A volume's slices pass as FRAMES_PER_SECOND."""
+        if self.tokens_per_second is None:
+            return 1
+        return self.tokens_per_second * self.temporal / FRAMES_PER_SECOND
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -170,6 +182,26 @@ def patch_hw(grid: Grid, merge: int = 2) -> np.ndarray:
     out = np.tile(blocks, (t, 1))
     out.flags.writeable = False
     return out
+
+
+@functools.lru_cache(4096)
+def window_order(grid: Grid, window: int | None, merge: int = 2) -> np.ndarray:
+    """The merged patches of a grid in the order of their windows (frame by frame, row by row), int; without a window,
+    as `patchify` has them. Read-only. Reference: transformers, vision_utils.py, get_vision_window_index."""
+    t, rows, columns = grid[0], grid[1] // merge, grid[2] // merge
+    order = np.arange(t * rows * columns)
+    if window is not None:
+        side = window // merge
+        frame, row, column = np.indices((t, rows, columns)).reshape(3, -1)
+        order = np.lexsort((order, column // side, row // side, frame))
+    order.flags.writeable = False
+    return order
+
+
+def in_order(values_PX: np.ndarray, order_M: np.ndarray) -> np.ndarray:
+    """Rows of patches, merge**2 to a merged patch, with their merged patches in this order."""
+    blocks = values_PX.reshape(len(order_M), -1, values_PX.shape[-1])
+    return blocks[order_M].reshape(values_PX.shape)
 
 
 def span_patches(media: Media, span: Span, processing: Processing) -> np.ndarray:

@@ -107,7 +107,7 @@ def fit(
     if unknown := sorted(set(tasks) - set(TASKS)):
         raise LengthError(f"tasks: expected some of {', '.join(TASKS)}, found {unknown[0]!r}")
     wanted = np.isin(lengths.task_N, [TASKS.index(task) for task in tasks]) if tasks else lengths.task_N >= 0
-    vision = lengths.vision_N.copy()
+    text, vision = lengths.text_N.copy(), lengths.vision_N.copy()
     usable = wanted & (lengths.text_N >= 0)
     room = np.minimum(limits.tokens - lengths.text_N, limits.patches // processing.merge**2)
     shrunk: list[str] = []
@@ -122,7 +122,9 @@ def fit(
         try:
             if policy == "drop":
                 raise ExampleError(record, "larger than a row", size)
-            vision[i] = outline(record, tokenizer, processing, limits).vision_tokens
+            plan = outline(record, tokenizer, processing, limits)
+            # The text as well: boxes in pixels have fewer digits in a smaller image.
+            text[i], vision[i] = plan.text_tokens, plan.vision_tokens
             shrunk.append(record.id)
         except ExampleError as error:
             usable[i] = False
@@ -131,7 +133,7 @@ def fit(
     index_M = np.flatnonzero(usable)
     return Sizes(
         index_M=index_M,
-        tokens_M=(lengths.text_N + vision)[index_M],
+        tokens_M=(text + vision)[index_M],
         patches_M=vision[index_M] * processing.merge**2,
         shrunk=tuple(shrunk),
         dropped=tuple(dropped),

@@ -83,9 +83,9 @@ def _write_predictions(path: pathlib.Path, config: Any, model: "LoadedModel") ->
         rows=config.rows,
     )
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        for record, ids in zip(records, answers, strict=True):
+        for record, prompt, ids in zip(records, prompts, answers, strict=True):
             text = model.tokenizer.decode(ids).strip()
-            file.write(json.dumps(_prediction(record, text, baseline), ensure_ascii=False) + "\n")
+            file.write(json.dumps(_prediction(record, prompt.spoken, text, baseline), ensure_ascii=False) + "\n")
     pathlib.Path(file.name).chmod(0o644)
     pathlib.Path(file.name).replace(path)
 
@@ -95,16 +95,21 @@ def _identity(record: Any) -> dict[str, Any]:
     return {**{key: getattr(record, key) for key in keys}, "target": record.target}
 
 
-def _prediction(record: Any, text: str, baseline: Any) -> dict[str, Any]:
+def _prediction(record: Any, spoken: Any, text: str, baseline: Any) -> dict[str, Any]:
+    """One line. spoken: the frame in which the model was shown to say 2D boxes, None for 0-1000."""
+    from data_pipelines.spoken import spoken_target
     from umit_jax.eval.parse import parse
 
     item = _identity(record)
     truth = item.pop("target")
+    if truth["kind"] == "text":  # boxes inside a text are compared as text, so they must speak the same frame
+        truth = spoken_target(record, spoken)
     return {
         **item,
         "prompt": record.turns[-2].text,
         "text": text,
-        "parsed": parse(text, truth, record.language),
+        "parsed": parse(text, truth, record.language, spoken),
         "truth": truth,
+        **({} if spoken is None else {"spoken": spoken.to_json()}),
         "baseline": baseline.predict({**item, "target": truth}),
     }

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         eos_ids=model.tokenizer.eos_ids,
     )
     text = model.tokenizer.decode(ids).strip()
-    parsed = _parsed(text, record)
+    parsed = _parsed(text, record, prompt.spoken)
     if args.overlay:
         from launch.overlay import draw
 
@@ -68,9 +68,9 @@ def _messages(args: argparse.Namespace) -> list[dict[str, Any]]:
     return messages
 
 
-def _parsed(text: str, record: Any) -> dict[str, Any]:
+def _parsed(text: str, record: Any, spoken: Any) -> dict[str, Any]:
     """What the answer says in structure: boxes in raw pixels (voxels) of the first image, a point in the 0-1000 frame
-    or, of a volume, in voxels; anything else is text."""
+    or, of a volume, in voxels; anything else is text. spoken: the frame of 2D boxes in the text, None for 0-1000."""
     from umit_jax.eval.parse import parse
     from umit_jax.targets import Frame
 
@@ -82,14 +82,14 @@ def _parsed(text: str, record: Any) -> dict[str, Any]:
         frames = {"boxes": raw, "points": raw if raw.ndim == 3 else raw.norm1000()}
         numbers = len(re.findall(r"[\d.]+", re.sub(r"<\|object_ref_start\|>.*?<\|object_ref_end\|>", "", text)))
         corners = {raw.ndim: "points", 2 * raw.ndim: "boxes"}.get(numbers if "<|box_start|>" not in text else -1)
-        if "<|box_start|>" in text or (corners == "boxes" and text[:1] in "[("):
+        if "<|box_start|>" in text or '"bbox_2d"' in text or (corners == "boxes" and text[:1] in "[("):
             kinds.insert(0, "boxes")
         elif corners == "points" and re.fullmatch(r"\s*[\[(][\d., ]+[\])]\s*", text):
             kinds.insert(0, "points")
     for kind in kinds:
         # A truth without items: labels come from the text alone.
         asked = {"kind": kind, "frame": frames[kind].to_json(), "items": []} if kind in frames else {"kind": kind}
-        parsed = parse(text, asked, record.language)
+        parsed = parse(text, asked, record.language, spoken)
         if parsed is not None:
             return parsed
     return {"kind": "text", "text": text}

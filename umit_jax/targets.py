@@ -79,6 +79,11 @@ class Frame:
         """The 0-1000 frame of the same image (Qwen2-VL's box convention)."""
         return self.rescaled("norm1000", (1000,) * self.ndim)
 
+    def spoken(self) -> "Frame":
+        """The frame whose numbers stand in the text of a boxes target in this one: 0-1000 for two axes, unless it is
+        that of the resized image, which Qwen2.5-VL speaks as it is; three axes always as they are."""
+        return self if self.ndim == 3 or self.name == "resized" else self.norm1000()
+
 
 def convert(coords: Sequence[float], source: Frame, to: Frame) -> list[float]:
     """Coordinates (one point, or a box as two corners) of one image from frame `source` to frame `to`."""

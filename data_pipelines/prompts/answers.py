@@ -3,14 +3,17 @@
 | target                    | text                                                                     |
 | options                   | `1:yes`, in Chinese `1：是`; the number is index + first                   |
 | boxes, two axes           | object_ref_start name object_ref_end box_start (x1,y1),(x2,y2) box_end tokens, 0-1000 |
+| the same, frame "resized" | a fenced JSON list of {"bbox_2d": [x1, y1, x2, y2], "label": name}, in that frame |
 | boxes, three axes         | `[(x1,y1,z1),(x2,y2,z2)]` in the target's frame                          |
 | points                    | `[x,y]` or `[x,y,z]` in the target's frame                               |
 | text                      | as it is                                                                 |
 
-Coordinates are whole units. Several boxes stand one after another. Formats: UMIT (arXiv 2503.15892), figures, and the
-Qwen2-VL model card for 2D boxes.
+Coordinates are whole units. Several boxes stand one after another. Formats: UMIT (arXiv 2503.15892), figures; for 2D
+boxes the Qwen2-VL model card and, in pixels of the resized image, Qwen2.5-VL's cookbook on spatial understanding. The
+frame says which of the two, here and in umit_jax/eval/parse.py; data_pipelines/spoken.py gives a target the right one.
 """
 
+import json
 from collections.abc import Sequence
 
 from umit_jax.targets import Frame, Target, check_target, convert
@@ -52,8 +55,11 @@ def answer_text(target: Target, *, task: str, language: str) -> str:
         if len(target["items"]) != 1:
             raise AnswerError(f"a landmark question has one point, found {len(target['items'])}")
         return "[" + ",".join(str(c) for c in _whole(target["items"][0]["point"], frame)) + "]"
-    spoken = frame.norm1000() if frame.ndim == 2 else frame
-    return "".join(_box_text(item["label"], whole_box(item["box"], frame, spoken)) for item in target["items"])
+    spoken = frame.spoken()
+    boxes = [(item["label"], whole_box(item["box"], frame, spoken)) for item in target["items"]]
+    if spoken.name == "resized" and spoken.ndim == 2:
+        return _json_text(boxes)
+    return "".join(_box_text(label, corners) for label, corners in boxes)
 
 
 def whole_box(box: Sequence[float], frame: Frame, spoken: Frame) -> list[int]:
@@ -81,3 +87,8 @@ def _box_text(label: str, corners: list[int]) -> str:
     if len(corners) == 6:
         return f"[({near}),({far})]"
     return f"<|object_ref_start|>{label}<|object_ref_end|><|box_start|>({near}),({far})<|box_end|>"
+
+
+def _json_text(boxes: Sequence[tuple[str, list[int]]]) -> str:
+    lines = [f"\t{json.dumps({'bbox_2d': corners, 'label': label}, ensure_ascii=False)}" for label, corners in boxes]
+    return "```json\n[\n" + ",\n".join(lines) + "\n]\n```" if lines else "```json\n[]\n```"

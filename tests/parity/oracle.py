@@ -106,17 +106,19 @@ class Sample:
     frame_P: np.ndarray  # from 1
     pixel_values: np.ndarray  # the processor's, in the same order, (P, C)
     merged_V: np.ndarray  # which four patches, of those in order, make the vision tokens
+    frames: list[np.ndarray]  # of each image or video, (T, height, width, 3) uint8
 
     @property
     def tokens(self) -> np.ndarray:
         return self.inputs["input_ids"][0].numpy()
 
 
-def make_sample(model: PreTrainedModel, parts: list, seed: int = 0) -> Sample:
-    """parts: n = n text tokens; (h, w) = an image; (t, h, w) = a video of t frames; sides are multiples of 28."""
+def make_sample(model: PreTrainedModel, parts: list, seed: int = 0, pictures: list[np.ndarray] | None = None) -> Sample:
+    """parts: n = n text tokens; (h, w) = an image; (t, h, w) = a video of t frames; sides are multiples of 28.
+    pictures: the frames of the images and videos in order, else random."""
     rng = np.random.default_rng(seed)
     processor = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=10**6)
-    ids, types, patches, pixels, hws, frames, all_grids = [], [], [], [], [], [], []
+    ids, types, patches, pixels, hws, frames, all_grids, shown = [], [], [], [], [], [], [], []
     grids: dict[str, list] = {"image": [], "video": []}
     values: dict[str, list] = {"image": [], "video": []}
     for part in parts:
@@ -127,6 +129,8 @@ def make_sample(model: PreTrainedModel, parts: list, seed: int = 0) -> Sample:
         kind = "image" if len(part) == 2 else "video"
         count = 1 if kind == "image" else part[0]
         images = rng.integers(0, 256, (count, *part[-2:], 3), dtype=np.uint8)
+        images = images if pictures is None else pictures[len(shown)]
+        shown.append(images)
         out = processor(list(images), return_tensors="np")
         h, w = out["image_grid_thw"][0, 1:].tolist()
         value = _pair_frames(out["pixel_values"].reshape(count, h * w, 3, 2, 14, 14))
@@ -164,6 +168,7 @@ def make_sample(model: PreTrainedModel, parts: list, seed: int = 0) -> Sample:
         (np.concatenate(frames) if frames else np.zeros(0, int))[order_P],
         (np.concatenate(pixels) if pixels else np.zeros((0, 1176), np.float32))[order_P],
         np.argsort(order_V),
+        shown,
     )
 
 

@@ -2,7 +2,9 @@
 
 | truth   | accepted text                                                                                     |
 | options | `1:yes`, `1：是`, the number alone, the option alone (any case or width), an option among other words |
-| boxes   | 2D: `(x1,y1),(x2,y2)` with or without <|box_start|> and <|object_ref_start|>, in 0-1000            |
+| boxes   | 2D: `(x1,y1),(x2,y2)` with or without <|box_start|> and <|object_ref_start|>, or JSON objects     |
+|         | `{"bbox_2d": [x1, y1, x2, y2], "label": name}`, one or a list, fenced or bare; in 0-1000, or in    |
+|         | the frame that was spoken, or where the truth's frame is "resized" in that                        |
 |         | 3D: six numbers in any brackets, in the truth's own frame                                         |
 | points  | `[x,y]` or `[x,y,z]` in any brackets, in the truth's own frame                                    |
 | text    | anything but white space                                                                          |
@@ -16,6 +18,7 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+from umit_jax.eval.json_boxes import json_boxes
 from umit_jax.eval.normalise import drop_special_tokens, fold, is_chinese
 from umit_jax.targets import Frame, Target, convert
 
@@ -52,16 +55,19 @@ class Reading:
     problems: tuple[str, ...] = ()
 
 
-def parse(text: str, truth: Target, language: str) -> Target | None:
-    """The answer that `text` gives to a question whose truth is `truth`, as a target in truth's frame, or None."""
-    return read_answer(text, truth, language).target
+def parse(text: str, truth: Target, language: str, spoken: Frame | None = None) -> Target | None:
+    """The answer that `text` gives to a question whose truth is `truth`, as a target in truth's frame, or None.
+
+    spoken: the frame of the numbers of 2D boxes; None: what Frame.spoken says of the truth's frame.
+    """
+    return read_answer(text, truth, language, spoken).target
 
 
-def read_answer(text: str, truth: Target, language: str) -> Reading:
+def read_answer(text: str, truth: Target, language: str, spoken: Frame | None = None) -> Reading:
     """parse(), with the reasons for what was refused."""
     readers: dict[str, Callable[[str, Target], Reading]] = {
         "options": _read_options,
-        "boxes": _read_boxes,
+        "boxes": lambda text, truth: _read_boxes(text, truth, spoken),
         "points": _read_points,
         "text": _read_text,
     }
@@ -138,17 +144,20 @@ class _Numbers:
     end: int
 
 
-def _read_boxes(text: str, truth: Target) -> Reading:
+def _read_boxes(text: str, truth: Target, spoken: Frame | None) -> Reading:
     frame = Frame.from_json(truth["frame"])
-    norm1000 = frame.ndim == 2 and frame.name != "resized"  # how 2D boxes are spoken: data_pipelines' convention
-    source = frame.norm1000() if norm1000 else frame
-    said = fold(drop_special_tokens(text, _SPECIAL_MARK))
-    found, problems = _coordinates(said, frame.ndim, corners=2)
+    source = spoken if spoken is not None and frame.ndim == 2 else frame.spoken()
+    if frame.ndim == 2 and (objects := json_boxes(text)):
+        labelled, problems = objects.named([item["label"] for item in truth["items"]], UNNAMED), objects.problems
+    else:
+        said = fold(drop_special_tokens(text, _SPECIAL_MARK))
+        found, problems = _coordinates(said, frame.ndim, corners=2)
+        labelled = [(label, numbers.values) for label, numbers in _labelled(said, found, truth)]
     items = []
-    for (label, numbers), _ in zip(_labelled(said, found, truth), found, strict=True):
-        low, high = numbers.values[: frame.ndim], numbers.values[frame.ndim :]
+    for label, values in labelled:
+        low, high = values[: frame.ndim], values[frame.ndim :]
         if all(a < b for a, b in zip(low, high, strict=True)):
-            items.append({"label": label, "box": convert(numbers.values, source, frame)})
+            items.append({"label": label, "box": convert(values, source, frame)})
         else:
             inverted = any(a > b for a, b in zip(low, high, strict=True))
             problems.append("inverted box" if inverted else "empty box")

@@ -1,7 +1,8 @@
 """predictions.jsonl -> scores.json, without the model: parse each text again, score it strictly, beside a baseline.
 
 A prediction line is {id, task, dataset, language, text, truth} and, where known, {topic, patient_id, heldout,
-synthetic, prompt, parsed, baseline}; `parsed` is never read. A score row is
+synthetic, prompt, parsed, baseline, spoken}; `parsed` is never read. `spoken` is the frame of the numbers that the text
+gives for 2D boxes, where it is not what the truth's frame says (Frame.spoken). A score row is
 
 | key                | meaning                                                                                     |
 | task, dataset      | scored together; so are the kind of truth, 2D or 3D, heldout and synthetic                  |
@@ -24,13 +25,14 @@ from typing import Any
 
 from umit_jax.eval.bootstrap import Statistic, interval, mean
 from umit_jax.eval.metrics import Item, classify, detect, landmark, report, vqa
-from umit_jax.eval.parse import parse, read_answer
-from umit_jax.targets import TargetError, check_target
+from umit_jax.eval.parse import Reading, read_answer
+from umit_jax.targets import Frame, TargetError, check_target
 
 Prediction = dict[str, Any]
 MODES = ("strict",)
 _REQUIRED = {"id": str, "task": str, "dataset": str, "language": str, "text": str, "truth": dict}
-_OPTIONAL = {"topic": str, "patient_id": str, "heldout": str, "synthetic": bool, "prompt": str, "baseline": dict}
+_OPTIONAL = {"topic": str, "patient_id": str, "heldout": str, "synthetic": bool, "prompt": str}
+_OPTIONAL |= {"baseline": dict, "spoken": dict}
 
 
 class PredictionError(ValueError):
@@ -77,6 +79,8 @@ def _checked(line: Any) -> Prediction:
                 check_target(line[name])
             except TargetError as error:
                 raise ValueError(f"{name}: {error}") from error
+    if line.get("spoken") is not None and Frame.from_json(line["spoken"]).ndim != 2:
+        raise ValueError(f"spoken: expected a frame of two axes, found {line['spoken']}")
     baseline = line.get("baseline")
     if baseline is not None and _shape(baseline) != _shape(line["truth"]):
         raise ValueError(f"baseline: expected {_shape(line['truth'])}, found {_shape(baseline)}")
@@ -90,7 +94,13 @@ def _shape(target: Mapping[str, Any]) -> tuple[str, int | None]:
 
 def with_parsed(prediction: Prediction) -> Prediction:
     """The prediction with `parsed` made from its text."""
-    return {**prediction, "parsed": parse(prediction["text"], prediction["truth"], prediction["language"])}
+    return {**prediction, "parsed": _read(prediction).target}
+
+
+def _read(prediction: Prediction) -> Reading:
+    spoken = prediction.get("spoken")
+    frame = None if spoken is None else Frame.from_json(spoken)
+    return read_answer(prediction["text"], prediction["truth"], prediction["language"], frame)
 
 
 def score(predictions: Sequence[Prediction], *, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:
@@ -128,7 +138,7 @@ def _score_group(
 ) -> list[dict[str, Any]]:
     patients = [prediction.get("patient_id") for prediction in predictions]
     clusters = [("sample", i) if patient is None else ("patient", patient) for i, patient in enumerate(patients)]
-    answers = [parse(p["text"], p["truth"], p["language"]) for p in predictions]
+    answers = [_read(prediction).target for prediction in predictions]
     ours = metrics(_items(predictions, answers))
     ours["unparsed"] = mean([answer is None for answer in answers], higher_is_better=False)
     theirs: dict[str, Statistic] = {}
@@ -175,7 +185,7 @@ def refused(predictions: Iterable[Prediction]) -> dict[str, dict[str, int]]:
     """What parsing refused, counted: {task: {reason: how often}}."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for prediction in predictions:
-        for problem in read_answer(prediction["text"], prediction["truth"], prediction["language"]).problems:
+        for problem in _read(prediction).problems:
             counts[prediction["task"]][problem] += 1
     return {task: dict(reasons) for task, reasons in counts.items()}
 
