@@ -74,3 +74,11 @@ def hub_name(name: str) -> str:
         if name.startswith(memory):
             return disk + name.removeprefix(memory)
     return name
+
+
+def memory_name(name: str) -> str:
+    """The name that transformers 5 has in memory for a tensor of this name on disk: the inverse of hub_name."""
+    for memory, disk in (("model.visual.", "visual."), ("model.language_model.", "model.")):
+        if name.startswith(disk):
+            return memory + name.removeprefix(disk)
+    return name
