@@ -91,8 +91,8 @@ def convert(coords: Sequence[float], source: Frame, to: Frame) -> list[float]:
         raise TargetError(f"cannot convert {len(coords)} coordinates from {source.ndim} axes to {to.ndim} axes")
     if source.size == to.size:
         return list(coords)
-    scale = [b / a for a, b in zip(source.size, to.size, strict=True)]
-    return [c * scale[i % source.ndim] for i, c in enumerate(coords)]
+    # Multiplied first: the far edge of an image of whole pixels stays its far edge, never a rounding beyond it.
+    return [c * to.size[i % to.ndim] / source.size[i % to.ndim] for i, c in enumerate(coords)]
 
 
 def convert_target(target: Target, to: Frame) -> Target:

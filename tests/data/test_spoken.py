@@ -51,7 +51,9 @@ def pictures(draw):
     for label in draw(st.lists(st.sampled_from(["liver", "left kidney", 'a "mass"', "肝", "T1 {x}"]), max_size=4)):
         x, y, right, down = (draw(st.floats(0, 1)) for _ in range(4))
         x, y = x * 0.8 * w, y * 0.8 * h
-        boxes.append((label, [x, y, x + w * (0.1 + 0.1 * right), y + h * (0.1 + 0.1 * down)]))
+        right, down = draw(st.sampled_from([right, 1.0])), draw(st.sampled_from([down, 1.0]))  # often at the edge
+        far = (min(s, c + (s - c) * (0.5 + 0.5 * part)) for s, c, part in ((w, x, right), (h, y, down)))
+        boxes.append((label, [x, y, *far]))
     return (w, h), bounds, boxes
 
 
