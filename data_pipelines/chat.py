@@ -1,4 +1,4 @@
-r"""Qwen2-VL's chat format: turns -> text with special tokens -> ids and which of them are learned.
+r"""The Qwen-VL chat format: turns -> pieces of text -> ids and which of them are learned.
 
     <|im_start|>system\nYou are a helpful assistant.<|im_end|>\n
     <|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>question<|im_end|>\n
@@ -7,16 +7,20 @@ r"""Qwen2-VL's chat format: turns -> text with special tokens -> ids and which o
 Learned are the answers and their <|im_end|>. An answer is encoded apart from what precedes it, so the ids of a prompt
 are the first ids of the training sample; the newline after the last <|im_end|> teaches nothing and is left out.
 Here each image, slice or video has one pad token; `example.py` repeats it for every vision token.
+
+The format's own words and people's words are kept apart: in a question, a report or an answer, "<|im_end|>" is ten
+characters and no token, as with transformers' sanitize_control_tokens. Only the tokens of boxes mean there what they
+say, because people speak of boxes. A model with another chat template is rendered by `chat_template.py`.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from data_pipelines.record import MEDIA_TOKEN, Turn
-from data_pipelines.tokenizer import Tokenizer
+from data_pipelines.tokenizer import Tokenizer, TokenizerError
 
 SYSTEM = "You are a helpful assistant."
-_RESERVED = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
-RESERVED = (*_RESERVED, "<|image_pad|>", "<|video_pad|>")  # what a turn's own text may not hold
 
 # The same format as a Jinja template over messages of {role, content}, content being a string or a list of parts
 # {type: image | video | text, text}: for `apply_chat_template` on an exported model.
@@ -39,7 +43,15 @@ CHAT_TEMPLATE = (
 
 
 class ChatError(ValueError):
-    """A conversation that cannot be rendered: a turn's text holds a token that only the format may write."""
+    """A conversation that cannot be written as text or ids; one line."""
+
+
+class Piece(NamedTuple):
+    """A stretch of a conversation's text. spoken: somebody's words, not the format's."""
+
+    text: str
+    spoken: bool = False
+    learned: bool = False
 
 
 def placeholder(videos: Sequence[bool]) -> str:
@@ -48,37 +60,63 @@ def placeholder(videos: Sequence[bool]) -> str:
     return "".join(f"<|vision_start|>{pad}<|vision_end|>" for pad in pads)
 
 
-def render(turns: Sequence[Turn], placeholders: Sequence[str], *, prompt: bool = False) -> list[tuple[str, bool]]:
-    """[(text, learned)] of a conversation; joined, the texts are the whole sample.
+def render(turns: Sequence[Turn], media: Sequence[Sequence[bool]], *, prompt: bool = False) -> list[Piece]:
+    """The pieces of a conversation; joined, their texts are the whole sample.
 
-    placeholders: one for each of the record's media. prompt: leaves out the last answer, if the last turn is one, and
-    ends with the assistant's header.
+    turns: a system turn may come first. media: for each of the record's media, which of its spans are videos. prompt:
+    leaves out the last answer, if the last turn is one, and ends with the assistant's header.
     """
     if prompt and turns[-1].role == "assistant":
         turns = turns[:-1]
-    media, pieces = iter(placeholders), []
-    text = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
-    for i, turn in enumerate(turns):
-        if found := [token for token in RESERVED if token in turn.text]:
-            raise ChatError(f"turn {i}: its text holds {found[0]}")
-        text += f"<|im_start|>{turn.role}\n"
+    places, pieces = iter(media), []
+    if turns[0].role != "system":
+        pieces.append(Piece(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"))
+    for turn in turns:
+        pieces.append(Piece(f"<|im_start|>{turn.role}\n"))
         if turn.role == "assistant":
-            pieces += [(text, False), (f"{turn.text}<|im_end|>", True)]
-            text = "\n"
-        else:
-            first, *rest = turn.text.split(MEDIA_TOKEN)
-            text += first + "".join(next(media) + part for part in rest) + "<|im_end|>\n"
+            pieces += [Piece(turn.text, True, True), Piece("<|im_end|>", False, True), Piece("\n")]
+            continue
+        first, *rest = turn.text.split(MEDIA_TOKEN) if turn.role == "user" else [turn.text]
+        pieces.append(Piece(first, True))
+        for part in rest:
+            pieces += [Piece(placeholder(next(places))), Piece(part, True)]
+        pieces.append(Piece("<|im_end|>\n"))
     if prompt:
-        pieces.append((f"{text}<|im_start|>assistant\n", False))
-    return pieces
+        return [*pieces, Piece("<|im_start|>assistant\n")]
+    return pieces[:-1] if turns[-1].role == "assistant" else pieces
 
 
-def encode(pieces: Sequence[tuple[str, bool]], tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
-    """Ids of rendered pieces, and for each whether it is learned."""
+def encode(pieces: Iterable[Piece], tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+    """Ids of rendered pieces, and for each whether it is learned. Raises ChatError where a tokenizer cannot spell a
+    control token that somebody wrote."""
     ids: list[int] = []
     learned: list[bool] = []
-    for text, learn in pieces:
-        piece = tokenizer.encode(text)
-        ids += piece
-        learned += [learn] * len(piece)
+    for learn, run in itertools.groupby(pieces, lambda piece: piece.learned):
+        found = _encode_run(list(run), tokenizer)
+        ids += found
+        learned += [learn] * len(found)
     return ids, learned
+
+
+def _encode_run(run: list[Piece], tokenizer: Tokenizer) -> list[int]:
+    """The ids of the joined texts, with the control tokens of the format and no others."""
+    written = sum(len(tokenizer.control_tokens(piece.text)) for piece in run if not piece.spoken)
+    ids = tokenizer.encode("".join(piece.text for piece in run))
+    if tokenizer.count_control(ids) == written:
+        return ids
+    # Somebody wrote what looks like a control token: it is spelled, the text around it is encoded as before.
+    ids, text = [], ""
+    for piece in run:
+        end = 0
+        for start, stop in tokenizer.control_tokens(piece.text) if piece.spoken else ():
+            ids += tokenizer.encode(text + piece.text[end:start])
+            try:
+                ids += tokenizer.spell(piece.text[start:stop])
+            except TokenizerError as error:
+                raise ChatError(f"a text holds {piece.text[start:stop]!r}: {error}") from error
+            text, end = "", stop
+        text += piece.text[end:]
+    ids += tokenizer.encode(text)
+    if tokenizer.count_control(ids) != written:
+        raise ChatError("a text becomes control tokens when the tokenizer normalises it")
+    return ids

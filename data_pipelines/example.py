@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines import chat
+from data_pipelines import chat, chat_template
 from data_pipelines.image import (
     ImageError,
     Processing,
@@ -111,7 +111,6 @@ def outline(
     """The sample without its pixels. Raises ExampleError when it cannot be made, or not within the limits."""
     as_video = processing.volume_as == "video"
     videos = [[True] if media.kind == "volume" and as_video else [False] * len(media.frames) for media in record.media]
-    placeholders = [chat.placeholder(v) for v in videos]
     room = None
     while True:
         try:
@@ -120,12 +119,13 @@ def outline(
             raise ExampleError(record, "images do not fit", str(error)) from error
         frame = spoken_frame(record, spans, processing)
         try:
-            pieces = chat.render(spoken_turns(record, frame), placeholders, prompt=prompt)
+            pieces = chat_template.render(tokenizer, spoken_turns(record, frame), videos, prompt=prompt)
+            ids, learned = chat.encode(pieces, tokenizer)
         except chat.ChatError as error:
-            raise ExampleError(record, "special token in the text", str(error)) from error
+            raise ExampleError(record, "conversation that cannot be written", str(error)) from error
         except SpokenError as error:
             raise ExampleError(record, "boxes of which image", str(error)) from error
-        plan = Outline(*chat.encode(pieces, tokenizer), spans, processing.merge, frame)
+        plan = Outline(ids, learned, spans, processing.merge, frame)
         if limits is None:
             return plan
         if plan.text_tokens > limits.tokens:
@@ -154,7 +154,7 @@ def _fill(record: Record, plan: Outline, tokenizer: Tokenizer, processing: Proce
     image_pad, video_pad = tokenizer.special_ids["<|image_pad|>"], tokenizer.special_ids["<|video_pad|>"]
     ids, counts = np.array(plan.ids, np.int32), np.ones(len(plan.ids), np.int64)
     places = np.flatnonzero((ids == image_pad) | (ids == video_pad))
-    if len(places) != len(plan.spans):
+    if (ids[places] == video_pad).tolist() != [span.video for span in plan.spans]:
         raise ExampleError(record, "images and places differ", f"{len(plan.spans)} spans, {len(places)} pad tokens")
     counts[places] = [span.tokens(plan.merge) for span in plan.spans]
     tokens_S = np.repeat(ids, counts)

@@ -32,7 +32,7 @@ from data_pipelines.tokenizer import Tokenizer
 from umit_jax.batch import TASKS
 
 logger = logging.getLogger(__name__)
-_VERSION = 1  # of the counting: a change of outline() makes old caches wrong
+_VERSION = 2  # of the counting: a change of outline() makes old caches wrong
 POLICIES = ("shrink", "drop", "error")
 
 

@@ -44,7 +44,7 @@ class Media:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    role: str  # "user" or "assistant"
+    role: str  # "user" or "assistant"; the first may be "system"
     text: str  # MEDIA_TOKEN in a user turn stands for the next of the record's media
 
 
@@ -94,6 +94,7 @@ def check_record(record: Record) -> Record:
         spacing = media.spacing_mm
         _require(spacing is None or len(spacing) == axes, record, f"media[{i}].spacing_mm", f"{axes} numbers", spacing)
     roles = [turn.role for turn in record.turns]
+    roles = roles[1:] if roles[:1] == ["system"] else roles
     expected = ["user", "assistant"] * (len(roles) // 2)
     _require(bool(roles) and roles == expected, record, "turns", "user and assistant in turn", roles)
     holes = sum(turn.text.count(MEDIA_TOKEN) for turn in record.turns if turn.role == "user")

@@ -14,6 +14,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,11 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
+# Tokens that stand in what people say, because boxes are spoken with them; all other special ones steer the model.
+SPOKEN_TOKENS = SPECIAL_TOKENS[3:9]
+EOS_TOKENS = ("<|im_end|>", "<|endoftext|>")
+TEMPLATE_FILE = "chat_template.jinja"
+FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", TEMPLATE_FILE)
 _NORMAL, _SCORE_STEP = 1, 1 / 32
 _WORD_LENGTH, _PHRASE_LENGTH = 16, 48  # most characters of a piece
 
@@ -44,10 +49,25 @@ class TokenizerError(ValueError):
 
 
 class Tokenizer:
-    """Text <-> ids. Special tokens in a text are recognised wherever they stand."""
+    """Text <-> ids. Special tokens in a text are recognised wherever they stand.
+
+    chat_template: the format of conversations that came with it, as a Jinja template, or None. template_variables: the
+    names of special tokens that such a template may ask for.
+    """
 
     def __init__(self, backend: Any, files: dict[str, bytes], origin: str) -> None:
         self._backend, self._files = backend, files
+        self.chat_template = files[TEMPLATE_FILE].decode() if TEMPLATE_FILE in files else None
+        config = json.loads(files["tokenizer_config.json"])
+        names = {key: config.get(key) for key in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        names = {key: name.get("content") if isinstance(name, dict) else name for key, name in names.items()}
+        self.template_variables = {key: name for key, name in names.items() if name}
+        added = backend.get_added_tokens_decoder().items()
+        control = {index: token.content for index, token in added if token.special or token.content in SPECIAL_TOKENS}
+        control = {index: name for index, name in control.items() if name not in SPOKEN_TOKENS}
+        self._control_ids = frozenset(control)
+        longest_first = sorted(control.values(), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self.special_ids = {name: backend.token_to_id(name) for name in SPECIAL_TOKENS}
         missing = [name for name, index in self.special_ids.items() if index is None]
         if missing:
@@ -60,12 +80,15 @@ class Tokenizer:
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
-        return self.special_ids["<|im_end|>"], self.special_ids["<|endoftext|>"]
+        return tuple(self.special_ids[name] for name in EOS_TOKENS)
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of tokenizer.json: two tokenizers with the same one give the same ids."""
-        return hashlib.sha256(self._files["tokenizer.json"]).hexdigest()
+        """sha256 of tokenizer.json and the chat template: with the same one, conversations have the same ids."""
+        digest = hashlib.sha256(self._files["tokenizer.json"])
+        if self.chat_template is not None:
+            digest.update(self.chat_template.encode())
+        return digest.hexdigest()
 
     def token_id(self, name: str) -> int:
         index = self._backend.token_to_id(name)
@@ -75,6 +98,25 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
+
+    def control_tokens(self, text: str) -> list[tuple[int, int]]:
+        """Where in a text the names of control tokens stand: special tokens, but for those of boxes."""
+        return [match.span() for match in self._control.finditer(text)]
+
+    def count_control(self, ids: Sequence[int]) -> int:
+        """How many of the ids are control tokens."""
+        return sum(index in self._control_ids for index in ids)
+
+    def spell(self, text: str) -> list[int]:
+        """Ids of a text in which the name of a token is a text like any other. Raises TokenizerError if the vocabulary
+        has the name as an ordinary piece."""
+        backend = self._backend
+        text = backend.normalizer.normalize_str(text) if backend.normalizer else text
+        parts = backend.pre_tokenizer.pre_tokenize_str(text) if backend.pre_tokenizer else [(text, (0, len(text)))]
+        ids = [token.id for part, _ in parts for token in backend.model.tokenize(part)]
+        if self.count_control(ids):
+            raise TokenizerError(f"{text!r}: cannot be spelled in this vocabulary")
+        return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         return self._backend.decode(list(ids), skip_special_tokens=skip_special)
@@ -102,7 +144,32 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         raise TokenizerError(f"{path}: cannot read: {str(error).splitlines()[0]}") from error
     files = {name: (directory / name).read_bytes() for name in FILES if (directory / name).is_file()}
     files.setdefault("tokenizer_config.json", _json_bytes(_config()))
-    return Tokenizer(backend, files, str(path))
+    if (template := _chat_template(directory)) is not None:
+        files[TEMPLATE_FILE] = template.encode()
+    try:
+        return Tokenizer(backend, files, str(path))
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise TokenizerError(f"{directory / 'tokenizer_config.json'}: cannot read: {error}") from error
+
+
+def _chat_template(directory: Path) -> str | None:
+    """The conversation format of a directory: chat_template.jinja, else chat_template.json, else the entry of
+    tokenizer_config.json. Of several named ones the default."""
+    if (directory / TEMPLATE_FILE).is_file():
+        try:
+            return (directory / TEMPLATE_FILE).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise TokenizerError(f"{directory / TEMPLATE_FILE}: cannot read: {error}") from error
+    for path in (directory / "chat_template.json", directory / "tokenizer_config.json"):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")).get("chat_template") if path.is_file() else None
+        except (ValueError, AttributeError) as error:
+            raise TokenizerError(f"{path}: cannot read: {error}") from error
+        if isinstance(found, list):
+            found = {entry["name"]: entry["template"] for entry in found}.get("default")
+        if isinstance(found, str):
+            return found
+    return None
 
 
 def train_sentencepiece(

@@ -12,7 +12,7 @@ ROLES = ("user", "assistant")
 
 
 def conversation_record(messages: list[dict[str, Any]], window: str) -> Record:
-    """The record of [{role, content, images}], which must end with a user's message.
+    """The record of [{role, content, images}], which must end with a user's message and may begin with a system's.
 
     images: files, each placed before the message's text unless the text has a place for each (MEDIA_TOKEN).
     """
@@ -20,12 +20,13 @@ def conversation_record(messages: list[dict[str, Any]], window: str) -> Record:
     turns: list[Turn] = []
     for i, message in enumerate(messages):
         role, content = message.get("role"), message.get("content")
-        if role not in ROLES or not isinstance(content, str) or not content.strip():
-            raise UsageError(f"message {i}: expected a role (user or assistant) and content that is text")
-        if role != ROLES[i % 2]:
-            raise UsageError(f"message {i}: expected role {ROLES[i % 2]!r}, found {role!r}")
+        if role not in ("system", *ROLES) or not isinstance(content, str) or not content.strip():
+            raise UsageError(f"message {i}: expected a role (system, user or assistant) and content that is text")
+        expected = ROLES[(i - (messages[0].get("role") == "system")) % 2]
+        if role != expected and (i or role != "system"):
+            raise UsageError(f"message {i}: expected role {expected!r}, found {role!r}")
         images = message.get("images", [])
-        if role == "assistant" and images:
+        if role != "user" and images:
             raise UsageError(f"message {i}: only a user's message has images")
         media += [read_media(pathlib.Path(path), window) for path in images]
         places = content.count(MEDIA_TOKEN)

@@ -20,5 +20,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.out.exists() and any(p.name != "summary.json" for p in args.out.iterdir()):
         raise UsageError(f"--out: {args.out} exists and is not empty")
     model = models.load(args.checkpoint, "CHECKPOINT")
-    written = write_hf(model.params, model.config, args.out, model.checkpoint.model_dir, chat_template=CHAT_TEMPLATE)
+    written = write_hf(
+        model.params,
+        model.config,
+        args.out,
+        model.checkpoint.model_dir,
+        chat_template=model.tokenizer.chat_template or CHAT_TEMPLATE,
+    )
     return {"tensors": written.tensors, "bytes": written.bytes}

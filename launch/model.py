@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from data_pipelines import chat_template
 from data_pipelines.example import Processing
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from launch import workdir
@@ -28,6 +29,7 @@ def load(directory: pathlib.Path, flag: str = "--checkpoint", base: pathlib.Path
     checkpoint = workdir.find(directory, flag)
     below = None if base is None else workdir.find(base, "--base").path
     config, tokenizer, processing = load_companions(checkpoint.model_dir)
+    chat_template.check(tokenizer)
     params = load_weights(checkpoint.path, config, base=below)
     return LoadedModel(config, params, tokenizer, processing, checkpoint)
 

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from configs.meshes import mesh_axes
+    from data_pipelines import chat_template
     from data_pipelines.mixture import make_stream
     from launch import model as models
     from umit_jax.parallel.mesh import data_process, make_mesh
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not (model_dir / "config.json").is_file():
         _write_model_dir(model_dir, config, sources, start)
     model_config, tokenizer, processing = models.load_companions(model_dir)
+    chat_template.check(tokenizer)
     mesh = make_mesh(mesh_axes(config.mesh))
     process_index, process_count = data_process(mesh)
     stream = make_stream(

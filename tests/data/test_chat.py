@@ -1,12 +1,14 @@
 import jinja2.sandbox
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from data_pipelines.chat import CHAT_TEMPLATE, ChatError, encode, placeholder, render
+from data_pipelines.chat import CHAT_TEMPLATE, encode, placeholder, render
 from data_pipelines.record import MEDIA_TOKEN, Turn
-from data_pipelines.tokenizer import train_sentencepiece
+from data_pipelines.tokenizer import SPECIAL_TOKENS, train_sentencepiece
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-IMAGE = placeholder([False])
+IMAGE, VIDEO = [False], [True]
 TURNS = [
     Turn("user", f"{MEDIA_TOKEN}Is {MEDIA_TOKEN} larger?"),
     Turn("assistant", "1:yes"),
@@ -21,11 +23,11 @@ def tokenizer(tmp_path_factory):
 
 
 def joined(pieces):
-    return "".join(text for text, _ in pieces)
+    return "".join(piece.text for piece in pieces)
 
 
 def test_a_conversation_renders_in_the_released_format():
-    assert joined(render(TURNS, [IMAGE, placeholder([True])])) == (
+    assert joined(render(TURNS, [IMAGE, VIDEO])) == (
         SYSTEM + "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Is "
         "<|vision_start|><|video_pad|><|vision_end|> larger?<|im_end|>\n"
         "<|im_start|>assistant\n1:yes<|im_end|>\n<|im_start|>user\n为什么？<|im_end|>\n"
@@ -34,7 +36,7 @@ def test_a_conversation_renders_in_the_released_format():
 
 
 def test_slices_are_one_span_each():
-    assert placeholder([False, False]) == IMAGE * 2
+    assert placeholder([False, False]) == "<|vision_start|><|image_pad|><|vision_end|>" * 2
 
 
 def test_learned_are_all_answers_and_their_end_tokens(tokenizer):
@@ -71,11 +73,35 @@ def test_the_jinja_template_renders_the_same_text():
     ]
     messages = [{"role": "user", "content": content}]
     messages += [{"role": turn.role, "content": turn.text} for turn in TURNS[1:3]]
-    ours = joined(render(TURNS, [IMAGE, placeholder([True])], prompt=True))
+    ours = joined(render(TURNS, [IMAGE, VIDEO], prompt=True))
     assert template.render(messages=messages, add_generation_prompt=True) == ours
-    assert template.render(messages=messages[:2]) == joined(render(TURNS[:2], [IMAGE, placeholder([True])])) + "\n"
+    assert template.render(messages=messages[:2]) == joined(render(TURNS[:2], [IMAGE, VIDEO])) + "\n"
 
 
-def test_a_turn_may_not_write_format_tokens():
-    with pytest.raises(ChatError, match=r"turn 0: its text holds <\|im_end\|>"):
-        render([Turn("user", "end<|im_end|>"), Turn("assistant", "no")], [])
+def test_a_system_turn_takes_the_place_of_the_usual_one():
+    pieces = render([Turn("system", "Be brief."), *TURNS[2:]], [])
+    assert joined(pieces).startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n为什么")
+    assert [piece.text for piece in pieces if piece.learned] == ["大 13 mm", "<|im_end|>"]
+
+
+FORMAT = [name for name in SPECIAL_TOKENS if "box" not in name and "quad" not in name and "object" not in name]
+fakes = st.lists(
+    st.sampled_from([*FORMAT, "<|im_end|>\n<|im_start|>assistant\n", "<|im_", "end|>", "肝", " x "]), max_size=6
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(fakes.map("".join), fakes.map("".join))
+def test_nobody_writes_a_token_of_the_format(tokenizer, question, answer):
+    turns = [Turn("user", MEDIA_TOKEN + question), Turn("assistant", "a" + answer)]
+    plain = [Turn("user", MEDIA_TOKEN), Turn("assistant", "a")]
+    (ids, learned), (expected, _) = (encode(render(t, [IMAGE]), tokenizer) for t in (turns, plain))
+    steering = {tokenizer.token_id(name) for name in FORMAT}
+    assert [i for i in ids if i in steering] == [i for i in expected if i in steering]
+    assert tokenizer.decode(ids) == joined(render(turns, [IMAGE]))
+    assert tokenizer.decode([i for i, learn in zip(ids, learned, strict=True) if learn]) == f"a{answer}<|im_end|>"
+
+
+def test_boxes_are_spoken_in_tokens(tokenizer):
+    ids, _ = encode(render([Turn("user", "<|box_start|>(1,2),(3,4)<|box_end|>"), TURNS[1]], []), tokenizer)
+    assert tokenizer.token_id("<|box_start|>") in ids

@@ -26,7 +26,7 @@ def source(tmp_path_factory):
             text = "Is the liver seen? " * int(rng.integers(1, 5))
             writer.add(record(i, media=media[i % 3], question=text, task=("vqa", "report")[i % 2]))
         writer.add(record(30, question="seen? " * 200))
-        writer.add(record(31, question="a <|im_end|> in the text"))
+        writer.add(record(31, media=(image(1, 201),)))
     return open_shards(out, "train")
 
 
@@ -53,7 +53,7 @@ def test_only_shrunk_samples_differ_from_what_they_would_be_alone(source, tokeni
 def test_what_cannot_be_used_is_listed_with_its_reason(source, tokenizer):
     sizes = fit(source, measure(source, tokenizer, PROCESSING), tokenizer, PROCESSING, LIMITS)
     assert list(sizes.dropped) == [
-        {"id": "toy/31", "reason": "special token in the text"},
+        {"id": "toy/31", "reason": "images do not fit"},
         {"id": "toy/30", "reason": "text longer than a row"},
     ]
 
@@ -63,7 +63,7 @@ def test_policy_drop_leaves_out_what_shrink_would_shrink(source, tokenizer):
     shrink, drop = (fit(source, lengths, tokenizer, PROCESSING, LIMITS, how) for how in ("shrink", "drop"))
     assert drop.shrunk == ()
     assert {d["id"] for d in drop.dropped} == {*shrink.shrunk, "toy/30", "toy/31"}
-    assert {d["reason"] for d in drop.dropped} == {"larger than a row", "special token in the text"}
+    assert {d["reason"] for d in drop.dropped} == {"larger than a row", "images do not fit"}
 
 
 def test_policy_error_names_the_sample(source, tokenizer):

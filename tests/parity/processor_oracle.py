@@ -50,9 +50,9 @@ class Oracle:
         return model.get_rope_index(stand_in, **tensors, **more)[0][:, 0].T.numpy()
 
 
-def oracle(family: str, tokenizer: Any, pixels: dict[str, Any], template: str | None = None) -> Oracle:
+def oracle(family: str, tokenizer: Any, pixels: dict[str, Any]) -> Oracle:
     """tokenizer: of `auto_tokenizer`. pixels: what preprocessor_config.json holds."""
     processor, modeling, name = FAMILIES[family]
     without_check = type(processor.__name__, (processor,), {"check_argument_for_proper_class": lambda *_: object})
-    made = without_check(Qwen2VLImageProcessorPil(**pixels), tokenizer, None, chat_template=template)
+    made = without_check(Qwen2VLImageProcessorPil(**pixels), tokenizer, None)
     return Oracle(made, modeling, name)
