@@ -10,7 +10,8 @@ def data() -> ml_collections.ConfigDict:
     """Where samples come from and how they become packed rows."""
     return ml_collections.ConfigDict(
         {
-            "sources": (),  # ((shard directory, weight = times per epoch), ...)
+            "sources": (),  # ((shard directory, weight = times per epoch[, cap = samples per epoch]), ...)
+            "temperature": 1.0,  # above 1, small sources come more often than their size says
             "split": "train",
             "tasks": (),  # () takes every task of the sources
             "row_tokens": 4096,
@@ -51,6 +52,7 @@ def train() -> ml_collections.ConfigDict:
         {
             "seed": 0,
             "steps": 10_000,
+            "epochs": 0.0,  # above 0, steps is what so many epochs take
             "log_every": 1,
             "log_samples": False,
             "checkpoint_every": 500,

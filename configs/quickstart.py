@@ -24,7 +24,6 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
         min_pixels=28 * 28,
         max_pixels=56 * 56,  # four tokens an image, like the paper's MedMNIST
         total_pixels=8 * 56 * 56,
-        loss_weight="sample",
         window=4096,
     )
     config.optimizer.update(learning_rate=3e-3, warmup_steps=20, weight_decay=0.05, b2=0.98)

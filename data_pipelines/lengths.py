@@ -53,11 +53,13 @@ class Lengths:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Per usable sample M: its record's index, and the tokens and patches it takes in a row."""
+    """Per usable sample M: its record's index in rising order, and the tokens and patches it takes in a row; task_M is
+    its position in TASKS."""
 
     index_M: np.ndarray
     tokens_M: np.ndarray
     patches_M: np.ndarray
+    task_M: np.ndarray
     shrunk: tuple[str, ...] = ()
     dropped: tuple[dict[str, str], ...] = ()  # {id, reason}
 
@@ -135,6 +137,7 @@ def fit(
         index_M=index_M,
         tokens_M=(text + vision)[index_M],
         patches_M=vision[index_M] * processing.merge**2,
+        task_M=lengths.task_N[index_M],
         shrunk=tuple(shrunk),
         dropped=tuple(dropped),
     )

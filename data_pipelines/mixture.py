@@ -8,11 +8,14 @@ batch is the same array on any number of hosts, and the position of the stream i
 
 import collections
 import dataclasses
+import itertools
+import math
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from data_pipelines.example import Example, Limits, build_example
@@ -22,7 +25,8 @@ from data_pipelines.pack import BatchInfo, batch_info, pack_rows
 from data_pipelines.plan import Row, RowPlan
 from data_pipelines.shards import RecordSource, open_shards
 from data_pipelines.tokenizer import Tokenizer
-from umit_jax.batch import Batch
+from data_pipelines.weights import mixture_weights
+from umit_jax.batch import TASKS, Batch
 
 __all__ = ["BatchInfo", "Stream", "StreamError", "make_stream"]
 _ENDLESS = 1 << 40  # rows; Grain wants a length
@@ -39,22 +43,23 @@ def make_stream(
     tokenizer: Tokenizer,
     processing: Processing,
     *,
+    caps: Mapping[Path, int] | None = None,
     seed: int = 0,
     cache_dir: str | Path | None = None,
     process_index: int = 0,
     process_count: int = 1,
     cache_bytes: int = 256 << 20,
-    loss_weight: str = "token",
 ) -> "Stream":
     """The stream of a training config's `data` section.
 
-    data: split, tasks, row_tokens, row_patches, rows, oversize, window, workers, prefetch as attributes. sources: shard
-    directory -> times per epoch. cache_dir: where lengths and the plan are kept between runs. cache_bytes: memory of
-    this host for examples that come again (a small set is decoded once). loss_weight: "token", every answer token
-    weighs 1; "sample", every sample does, so that a one-word answer is not drowned by a page of report.
+    data: split, tasks, row_tokens, row_patches, rows, oversize, loss_weight, window, workers, prefetch as attributes;
+    loss_weight: "token", every answer token weighs 1; "sample", every sample does, so that a one-word answer is not
+    drowned by a page of report. sources: shard directory -> times per epoch; caps: -> at most so many of its samples an
+    epoch; data.temperature flattens the shares (see weights.py). cache_dir: where lengths and the plan are kept between
+    runs. cache_bytes: memory of this host for examples that come again (a small set is decoded once).
     """
-    if loss_weight not in ("token", "sample"):
-        raise StreamError(f"data.loss_weight: expected token | sample, found {loss_weight!r}")
+    if data.loss_weight not in ("token", "sample"):
+        raise StreamError(f"data.loss_weight: expected token | sample, found {data.loss_weight!r}")
     if process_count < 1 or data.rows % process_count or not 0 <= process_index < process_count:
         raise StreamError(f"data.rows: {data.rows} rows cannot be shared by {process_count} hosts")
     if data.rows < 1 or data.workers < 0 or data.prefetch < 1:
@@ -72,9 +77,15 @@ def make_stream(
             raise LengthError(f"{directory}: no usable sample{wanted} in split {data.split!r}")
         opened.append(source)
         sizes.append(found)
+    weights = mixture_weights(
+        [len(found.index_M) for found in sizes],
+        list(sources.values()),
+        temperature=data.temperature,
+        caps=[(caps or {}).get(directory, 0) for directory in sources],
+    )
     plan = RowPlan(
         sizes,
-        list(sources.values()),
+        weights,
         row_tokens=data.row_tokens,
         row_patches=data.row_patches,
         window=data.window,
@@ -82,7 +93,7 @@ def make_stream(
         cache_dir=cache_dir,
     )
     per_worker = cache_bytes // max(data.workers, 1)
-    loader = _Loader(opened, tokenizer, processing, limits, per_worker, even=loss_weight == "sample")
+    loader = _Loader(opened, tokenizer, processing, limits, per_worker, even=data.loss_weight == "sample")
     return Stream(plan, loader, sizes, data.rows, process_index, process_count, data.workers, data.prefetch)
 
 
@@ -120,6 +131,27 @@ class Stream:
             "dropped": dropped,
             "dropped_reasons": dict(collections.Counter(entry["reason"] for entry in dropped)),
         }
+
+    def counts(self, step: int) -> dict[str, dict[str, dict[str, int]]]:
+        """{dataset: {task: {samples, tokens, patches}}} of the global batch of a step, the same on every host."""
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for source, index in itertools.chain.from_iterable(self.row_samples(step)):
+            sizes = self._sizes[source]
+            at = int(np.searchsorted(sizes.index_M, index))
+            tasks = found.setdefault(self._loader.sources[source].name, {})
+            entry = tasks.setdefault(TASKS[sizes.task_M[at]], {"samples": 0, "tokens": 0, "patches": 0})
+            entry["samples"] += 1
+            entry["tokens"] += int(sizes.tokens_M[at])
+            entry["patches"] += int(sizes.patches_M[at])
+        return found
+
+    def steps_of_epochs(self, epochs: float) -> int:
+        """Steps that take `epochs` epochs, the last batch filled up from the next one."""
+        whole = int(epochs)
+        rows = sum(self.plan.rows_in_epoch(epoch) for epoch in range(whole))
+        if epochs > whole:
+            rows += math.ceil((epochs - whole) * self.plan.rows_in_epoch(whole))
+        return math.ceil(rows / self.rows)
 
     def row_samples(self, step: int) -> list[list[tuple[int, int]]]:
         """(source, record index) of the samples of each row of the global batch of a step."""

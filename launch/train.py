@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from umit_jax.train.weights import load_weights
 
     config = config_file.load(args.config, args.overrides)
-    sources = source_weights(config.data.sources)
+    sources, caps = source_weights(config.data.sources)
     start = workdir.find(pathlib.Path(config.init_from), "--config.init_from") if config.init_from else None
     model_dir = args.workdir / "model"
     if not (model_dir / "config.json").is_file():
@@ -51,27 +51,37 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         sources,
         tokenizer,
         processing,
+        caps=caps,
         seed=config.seed,
         cache_dir=args.workdir / "cache",
         process_index=process_index,
         process_count=process_count,
     )
+    if config.epochs > 0:
+        config.steps = stream.steps_of_epochs(config.epochs)
     init_params = None if start is None else (lambda shardings: load_weights(start.path, model_config, shardings))
     base = None if start is None else Base(start.path)
     summary = train(config, model_config, stream, args.workdir, mesh, init_params=init_params, base=base)
     return {**summary, "config": json.loads(config.to_json_best_effort())}
 
 
-def source_weights(sources: Any) -> dict[pathlib.Path, float]:
-    """config.data.sources, ((directory, weight), ...), as a dict; every directory must exist."""
-    pairs = sources.items() if isinstance(sources, ml_collections.ConfigDict) else sources
-    weights = {pathlib.Path(directory): float(weight) for directory, weight in pairs}
-    if not weights:
-        raise UsageError("--config.data.sources: no shard directory given, expected ((directory, weight), ...)")
-    for directory in weights:
+def source_weights(sources: Any) -> tuple[dict[pathlib.Path, float], dict[pathlib.Path, int]]:
+    """config.data.sources, ((directory, weight[, cap]), ...), as weights and caps; every directory must exist."""
+    weights, caps = {}, {}
+    entries: list[Any] = list(sources.items() if isinstance(sources, ml_collections.ConfigDict) else sources)
+    for entry in entries:
+        if len(entry) not in (2, 3):
+            raise UsageError(f"--config.data.sources: expected (directory, weight[, cap]), found {entry!r}")
+        directory = pathlib.Path(entry[0])
+        if directory in weights:
+            raise UsageError(f"--config.data.sources: {directory} is named twice")
         if not (directory / "manifest.json").is_file():
             raise UsageError(f"--config.data.sources: {directory} holds no manifest.json: not made by umit prepare")
-    return weights
+        weights[directory] = float(entry[1])
+        caps[directory] = int(entry[2]) if len(entry) == 3 else 0
+    if not weights:
+        raise UsageError("--config.data.sources: no shard directory given, expected ((directory, weight), ...)")
+    return weights, caps
 
 
 def _write_model_dir(

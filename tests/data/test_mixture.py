@@ -1,5 +1,6 @@
 import collections
 import itertools
+import math
 import types
 
 import numpy as np
@@ -43,6 +44,8 @@ def settings(**changes):
         "row_patches": 96,
         "rows": 4,
         "oversize": "shrink",
+        "loss_weight": "token",
+        "temperature": 1.0,
         "window": 32,
         "workers": 0,
         "prefetch": 2,
@@ -175,3 +178,48 @@ def test_a_shard_damaged_after_opening_is_named_by_the_stream(tmp_path, tokenize
     stream._loader.sources[0]._source = None
     with pytest.raises(ShardError, match=rf"{path.name}: corrupt shard"):
         take(stream, 5)
+
+
+def test_a_sample_weighs_one_in_all_when_asked_to(sources, tokenizer):
+    """Every answer token 1 by default; with loss_weight sample, the weights of a segment add up to 1."""
+    for loss_weight in ("token", "sample"):
+        stream = make_stream(settings(loss_weight=loss_weight), sources, tokenizer, PROCESSING)
+        for batch, info in take(stream, 6):
+            for row, ids in enumerate(info.sample_ids):
+                sums = [batch.weights_BS[row][batch.segments_BS[row] == n + 1].sum() for n in range(len(ids))]
+                if loss_weight == "sample":
+                    np.testing.assert_allclose(sums, 1, rtol=1e-6)
+                else:
+                    assert all(s > 1 and s == int(s) for s in sums)
+
+
+def test_counts_of_all_hosts_add_up_to_what_is_in_the_batches(sources, tokenizer):
+    stream = make_stream(settings(), sources, tokenizer, PROCESSING, process_index=1, process_count=2)
+    whole = take(make_stream(settings(), sources, tokenizer, PROCESSING), 9)
+    for step, (batch, info) in enumerate(whole):
+        counts = stream.counts(step)
+        entries = [entry for tasks in counts.values() for entry in tasks.values()]
+        assert sum(entry["tokens"] for entry in entries) == info.tokens == (batch.segments_BS > 0).sum()
+        assert sum(entry["patches"] for entry in entries) == (batch.patch_segments_BP > 0).sum()
+        for name, tasks in counts.items():
+            ids = [id for row in info.sample_ids for id in row if id.startswith(f"{name}/")]
+            parity = {"vqa": 0, "caption": 1}
+            assert {t: e["samples"] for t, e in tasks.items()} == {
+                t: n for t in tasks if (n := sum(int(id.split("/")[1]) % 2 == parity[t] for id in ids))
+            }
+
+
+def test_temperature_and_caps_change_how_often_a_source_comes(sources, tokenizer):
+    """40 samples once and 24 half: 52 an epoch. Equal shares: 26 each; then at most 10 of the second."""
+    second = list(sources)[1]
+    stream = make_stream(settings(temperature=1e6), sources, tokenizer, PROCESSING, caps={second: 10})
+    drawn = collections.Counter(s for row in range(stream.rows_per_epoch) for s, _ in stream.plan.row(row))
+    assert drawn == {0: 26, 1: 10}
+
+
+def test_epochs_are_counted_in_steps(sources, tokenizer):
+    stream = make_stream(settings(), sources, tokenizer, PROCESSING)
+    rows = [stream.plan.rows_in_epoch(epoch) for epoch in range(3)]
+    assert stream.steps_of_epochs(2) == math.ceil(sum(rows[:2]) / 4)
+    assert stream.steps_of_epochs(0.5) == math.ceil(math.ceil(rows[0] / 2) / 4)
+    assert stream.steps_of_epochs(2.5) == math.ceil((sum(rows[:2]) + math.ceil(rows[2] / 2)) / 4)

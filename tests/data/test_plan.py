@@ -15,7 +15,8 @@ sizes_lists = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 20)), min_si
 
 def sizes(pairs):
     tokens, quads = np.array(pairs).T
-    return Sizes(np.arange(len(pairs)) * 3 + 1, tokens, 4 * quads)  # record indices with gaps: some were left out
+    index = np.arange(len(pairs)) * 3 + 1
+    return Sizes(index, tokens, 4 * quads, np.zeros(len(pairs), int))  # record indices with gaps: some were left out
 
 
 def random_sizes(count, seed=0):
@@ -124,7 +125,7 @@ def test_best_fit_uses_no_more_rows_than_needed_twice_over(pairs):
 def test_rows_are_filled(text, vision, row_tokens, row_patches, least):
     rng = np.random.default_rng(0)
     pads = rng.choice(vision, 4096)
-    one = Sizes(np.arange(4096), rng.integers(*text, 4096) + pads, 4 * pads)
+    one = Sizes(np.arange(4096), rng.integers(*text, 4096) + pads, 4 * pads, np.zeros(4096, int))
     plan = RowPlan([one], [1], row_tokens=row_tokens, row_patches=row_patches, window=4096)
     tokens, patches = plan.fill(0)
     assert tokens >= least
@@ -145,4 +146,4 @@ def test_impossible_mixtures_name_the_source(pairs, weights, message):
     with pytest.raises(PlanError, match=message):
         RowPlan([sizes(pairs)], weights, **ROW)
     with pytest.raises(PlanError, match="no usable sample"):
-        RowPlan([Sizes(*np.zeros((3, 0), int))], [1], **ROW)
+        RowPlan([Sizes(*np.zeros((4, 0), int))], [1], **ROW)

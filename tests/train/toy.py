@@ -69,6 +69,9 @@ class ToyStream:
         self.nan_at, self.hang_at, self.end_at = nan_at, hang_at, end_at
         self.term_at = term_at if index == term_part else 0
 
+    def counts(self, step: int) -> dict[str, Any]:
+        return {"toy": {"vqa": {"samples": self.rows}}}
+
     def batches(self, start_step: int) -> Generator[tuple[Batch, Info], None, None]:
         for step in itertools.count(start_step + 1):
             if step == self.hang_at:

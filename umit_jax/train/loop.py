@@ -57,6 +57,10 @@ class Stream(Protocol):
         with its BatchInfo; closed when the run ends."""
         ...
 
+    def counts(self, step: int) -> dict[str, Any]:
+        """What the global batch of a step (from 0) holds, for the log: the same on every process."""
+        ...
+
 
 class Diverged(ArithmeticError):  # noqa: N818
     """Loss or gradient is not finite; the message names the step and its samples."""
@@ -174,7 +178,7 @@ class _Run:
                 state, metrics = step_fn(state, batch)
                 if pending is not None:
                     self._finish(*pending)
-                pending = (step, metrics, info, _slots(batch))
+                pending = (step, metrics, info, _slots(batch), stream.counts(step - 1))
                 leaving = stop.reached(step)
                 if leaving or step == config.steps or step % config.checkpoint_every == 0:
                     self._finish(*pending)
@@ -188,12 +192,14 @@ class _Run:
         if pending is not None:
             raise BatchError(f"data: the stream ended after {pending[0]} of {config.steps} steps")
 
-    def _finish(self, step: int, metrics: dict[str, Any], info: BatchInfo, slots: tuple[int, int]) -> None:
+    def _finish(
+        self, step: int, metrics: dict[str, Any], info: BatchInfo, slots: tuple[int, int], counts: dict[str, Any]
+    ) -> None:
         """Fetches the numbers of a step, checks and writes them."""
         metrics = jax.device_get(metrics)
         now = time.monotonic()
         seconds, self.last_time = now - self.last_time, now
-        line = row(step, metrics, slots, seconds)
+        line = row(step, metrics, slots, seconds) | {"counts": counts}
         bad = [name for name in ("loss", "grad_norm") if not math.isfinite(line[name])]
         if bad or self.config.log_samples:
             ids = all_ids(self.mesh, info.sample_ids)

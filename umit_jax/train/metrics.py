@@ -2,7 +2,8 @@
 
 One line of metrics.jsonl:
     {"step", "loss", "weight", "loss_per_task", "weight_per_task", "learning_rate", "grad_norm", "tokens",
-     "fill_tokens", "fill_patches", "seconds"} and "sample_ids" with config.log_samples.
+     "fill_tokens", "fill_patches", "seconds", "counts": {dataset: {task: {"samples", "tokens", "patches"}}}}
+and "sample_ids" with config.log_samples.
 loss is nats per unit of weight; tokens counts what is not padding; fill is the share that is not padding.
 """
 

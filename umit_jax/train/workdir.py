@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 MAY_CHANGE = (
     "steps",
+    "epochs",
     "log_every",
     "log_samples",
     "checkpoint_every",
