@@ -19,9 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=pathlib.Path, help="directory for the shards; must not exist, or be a former run")
     parser.add_argument("--seed", type=int, help="seed of everything random (default 0)")
     parser.add_argument("--labels", type=pathlib.Path, help=f"CSV of labels ({_FOLDERS})")
+    parser.add_argument(
+        "--subset", action="append", metavar="NAME", help="only this part of the data set; repeatable (medmnist)"
+    )
+    parser.add_argument("--size", type=int, help="pixels of a side, where a set comes in several sizes (medmnist)")
     parser.add_argument("--patients", type=int, help="number of patients (phantom)")
     parser.add_argument("--keep-raw", type=pathlib.Path, help="folder where the DICOM and NIfTI files stay (phantom)")
-    parser.add_argument("--cache", type=pathlib.Path, help="where fetched packages are kept (sampler)")
+    parser.add_argument(
+        "--cache", type=pathlib.Path, help="where fetched or unpacked files are kept (sampler, medmnist)"
+    )
     parser.add_argument("--modality", help="DICOM code of the volumes, such as CT or MR (nifti_folder)")
     parser.add_argument("--window", choices=sorted(WINDOWS), help=f"CT window ({_FOLDERS})")
     parser.add_argument("--license", help=f"licence noted in every record ({_FOLDERS})")

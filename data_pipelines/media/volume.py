@@ -20,6 +20,7 @@ from data_pipelines.media import MediaError
 
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
 AUTO = "auto"  # 0.5 to 99.5 percentile: what modalities without a fixed unit get
+MINMAX = "minmax"  # darkest to brightest voxel: what was scaled by its maker
 WINDOWS = {  # (level, width) in Hounsfield units
     "lung": (-600.0, 1500.0),
     "soft_tissue": (40.0, 400.0),
@@ -160,12 +161,14 @@ def to_mm(volume: Volume, points_xyz: np.ndarray) -> np.ndarray:
 
 def window_range(values: np.ndarray, window: str) -> tuple[float, float]:
     """(low, high) that a named preset maps to black and white."""
+    if window == MINMAX:
+        return float(values.min()), float(values.max())
     if window == AUTO:
         sample = values.reshape(-1)[:: max(values.size // 1_000_000, 1)]
         low, high = (float(q) for q in np.percentile(sample, (0.5, 99.5)))
         return (low, high) if high > low else (float(values.min()), float(values.max()))
     if window not in WINDOWS:
-        raise ValueError(f"window: expected one of {', '.join((*WINDOWS, AUTO))}, found {window!r}")
+        raise ValueError(f"window: expected one of {', '.join((*WINDOWS, AUTO, MINMAX))}, found {window!r}")
     level, width = WINDOWS[window]
     return level - width / 2, level + width / 2
 

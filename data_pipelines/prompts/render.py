@@ -1,7 +1,7 @@
 """The question side: one wording of templates.yaml, its slots filled.
 
 | slot      | filled with                                                      |
-| {target}  | the name of the key given as target=, {targets} its plural        |
+| {target}  | the name of the key given as target=, {targets} its plural; or name= |
 | {options} | the numbered options given as options=, the first number as first= |
 | {size}    | the extent of the frame given as size= (w, h) or (w, h, d)       |
 """
@@ -47,6 +47,7 @@ def render_question(
     *,
     wording_count: int | None = None,
     target: str | None = None,
+    name: str | None = None,
     options: Sequence[str] | None = None,
     first: int | None = None,
     size: Sequence[float] | None = None,
@@ -54,8 +55,9 @@ def render_question(
     """One question as text, without the media token.
 
     rng: chooses among the first `wording_count` wordings (None: all). target: a key of terms.yaml, rendered in the
-    language. options: already in the language, listed a line each and numbered from `first` (default: 0 for a
-    classification, else 1). size: extent of the frame the answer speaks.
+    language. name: instead of it, the data set's own name, already in the language. options: already in the language,
+    listed a line each and numbered from `first` (default: 0 for a classification, else 1). size: extent of the frame
+    the answer speaks.
     Raises TemplateError for an unknown kind and for a slot the wording needs and did not get, or got and does not use.
     """
     choices = wordings(task, kind, language)[:wording_count]
@@ -64,6 +66,8 @@ def render_question(
     if target is not None:
         slots["target"] = term(target, language)
         slots["targets"] = term(target, language, plural=True)
+    if name is not None:
+        slots["target"] = slots["targets"] = name
     if options is not None:
         slots["options"] = options_text(options, first_number(task) if first is None else first, language)
     if size is not None:

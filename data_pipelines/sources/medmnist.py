@@ -1,0 +1,217 @@
+"""`umit prepare medmnist`: the .npz files of MedMNIST v2, any of its eighteen sets and sizes -> classification.
+
+| file                    | {flag}.npz (28 pixels), {flag}_64.npz, and for images {flag}_128.npz, {flag}_224.npz    |
+| {train,val,test}_images | (n, h, w), (n, h, w, 3) or (n, d, h, w), uint8                                          |
+| {train,val,test}_labels | (n, 1), or (n, 14) of 0 and 1 for chestmnist                                            |
+
+Options are all labels of a set in the order of their numbers, from 0. A set whose labels do not exclude each other is
+asked one label at a time, yes or no, which is how its benchmark scores it: a record per image and label.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from data_pipelines.media.deidentify import patient_hash, patient_key
+from data_pipelines.media.raster import encode_png
+from data_pipelines.media.stack import show_stack
+from data_pipelines.parts import Rejected
+from data_pipelines.prompts import answer_text, render_question
+from data_pipelines.publish import Rules
+from data_pipelines.record import MEDIA_TOKEN, SPLITS, Media, Record, Turn
+from data_pipelines.sources import npz
+from data_pipelines.sources.derive import generator
+from data_pipelines.sources.fetch import cache_dir
+from data_pipelines.sources.layout import LayoutError, one_of
+from umit_jax.targets import options_target
+
+NAMES = {"train": "train", "validation": "val", "test": "test"}
+TASK = "classification"
+_NO_YES = ("no", "yes")
+_FILE = re.compile(r"([a-z0-9]+?)(?:_(64|128|224))?\.npz")
+_UNIT_BYTES, _UNIT_ROWS = 1 << 22, 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """One of the eighteen, see medmnist.yaml."""
+
+    kind: str
+    modality: str
+    counts: tuple[int, int, int]
+    labels: tuple[str, ...]
+    multi: bool = False
+    solid: bool = False
+    license: str = "CC-BY-4.0"
+
+
+@functools.cache
+def sets() -> dict[str, Set]:
+    """Every set by flag, in the order of the paper."""
+    table = yaml.safe_load(Path(__file__).with_name("medmnist.yaml").read_text(encoding="utf-8"))
+    return {
+        flag: Set(**row | {"counts": tuple(row["counts"]), "labels": tuple(row["labels"])})
+        for flag, row in table.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """Rows [start, stop) of one split of a file."""
+
+    flag: str
+    file: str
+    changed_ns: int
+    split: str
+    start: int
+    stop: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MedMnistConverter:
+    """files: {flag: file name} of what is converted. cache: where compressed arrays are unpacked."""
+
+    source: Path
+    files: tuple[tuple[str, str], ...]
+    seed: int
+    cache: Path
+    name: str = "medmnist"
+    near: bool = True
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return {"seed": self.seed, "files": [file for _, file in self.files]}
+
+    @property
+    def rules(self) -> Rules:
+        expected: dict[str, int] = {f"{split}/{TASK}": 0 for split in SPLITS}
+        for flag, _ in self.files:
+            chosen = sets()[flag]
+            for split, count in zip(SPLITS, chosen.counts, strict=True):
+                expected[f"{split}/{TASK}"] += count * (len(chosen.labels) if chosen.multi else 1)
+        return Rules(leaks="report", expected=expected)
+
+    def units(self) -> list[Unit]:
+        """Raises LayoutError and OSError."""
+        patient_key(self.source, cache_dir())
+        units = []
+        for flag, file in self.files:
+            path = self.source / file
+            for split in SPLITS:
+                shape = _checked_shape(path, flag, split)
+                rows = min(max(_UNIT_BYTES // int(np.prod(shape[1:])), 1), _UNIT_ROWS)
+                changed = path.stat().st_mtime_ns
+                ranges = ((start, min(start + rows, shape[0])) for start in range(0, shape[0], rows))
+                units += [Unit(flag, file, changed, split, start, stop) for start, stop in ranges]
+        return units
+
+    def records(self, unit: Unit) -> Iterator[Record | Rejected]:
+        path, chosen = self.source / unit.file, sets()[unit.flag]
+        images = npz.rows(path, f"{NAMES[unit.split]}_images", self.cache)
+        labels = _labels(path, unit.split, unit.changed_ns)
+        key = patient_key(self.source, cache_dir())
+        for row in range(unit.start, unit.stop):
+            id = f"{self.name}/{unit.file.removesuffix('.npz')}/{unit.split}/{row}"
+            numbers = [int(n) for n in labels[row]]
+            if any(not 0 <= n < (2 if chosen.multi else len(chosen.labels)) for n in numbers):
+                yield Rejected(id, "label out of range")
+                continue
+            base = Record(
+                id=id,
+                dataset=self.name,
+                split=unit.split,
+                patient_id=patient_hash(key, unit.flag, unit.split, str(row)),
+                task=TASK,
+                language="en",
+                topic=unit.flag,
+                media=(_media(np.asarray(images[row]), chosen),),
+                turns=(),
+                target={},
+                label_kind="manual",
+                license=chosen.license,
+                source=f"{unit.file}: {unit.split} {row}",
+            )
+            if not chosen.multi:
+                yield self._asked(base, chosen.kind, chosen.labels, numbers[0])
+                continue
+            for label, number in zip(chosen.labels, numbers, strict=True):
+                about = dataclasses.replace(base, id=f"{id}/{label}", topic=f"{unit.flag}/{label}")
+                yield self._asked(about, chosen.kind, _NO_YES, number, name=label)
+
+    def _asked(self, base: Record, kind: str, options: Sequence[str], index: int, name: str | None = None) -> Record:
+        rng = generator(self.seed, base.id)
+        question = render_question(rng, TASK, kind, base.language, name=name, options=options)
+        target = options_target(options, index, 0)
+        answer = answer_text(target, task=TASK, language=base.language)
+        return dataclasses.replace(
+            base, target=target, turns=(Turn("user", MEDIA_TOKEN + question), Turn("assistant", answer))
+        )
+
+
+def converter(
+    source: Path,
+    *,
+    subset: Sequence[str] = (),
+    size: int | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+) -> MedMnistConverter:
+    """subset: flags of the sets wanted, by default all that are in `source`. size: pixels of a side; by default the
+    only one there is of each. Raises LayoutError."""
+    found: dict[str, dict[int, str]] = {}
+    for path in sorted(source.iterdir()):
+        match = _FILE.fullmatch(path.name)
+        if match and match[1] in sets():
+            found.setdefault(match[1], {})[int(match[2] or 28)] = path.name
+    wanted = [one_of("subset", flag, list(sets())) for flag in subset] or [flag for flag in sets() if flag in found]
+    if not wanted:
+        raise LayoutError(f"{source}: no MedMNIST file ({', '.join(list(sets())[:3])}, ... .npz)")
+    files = [(flag, _file(source, flag, found.get(flag, {}), size)) for flag in dict.fromkeys(wanted)]
+    return MedMnistConverter(source, tuple(files), seed, cache or cache_dir())
+
+
+def _file(source: Path, flag: str, sizes: Mapping[int, str], size: int | None) -> str:
+    there = ", ".join(str(n) for n in sorted(sizes)) or "none"
+    if size is None and len(sizes) == 1:
+        return next(iter(sizes.values()))
+    if size is None and sizes:
+        raise LayoutError(f"--size: {source} has {flag} in several sizes: {there}")
+    if size is None or size not in sizes:
+        raise LayoutError(f"{source}: no file of {flag}{f' of size {size}' if size else ''}; sizes found: {there}")
+    return sizes[size]
+
+
+def _checked_shape(path: Path, flag: str, split: str) -> tuple[int, ...]:
+    """Shape of a split's images, or LayoutError where images or labels are not as documented."""
+    chosen = sets()[flag]
+    shape, dtype = npz.shape_of(path, f"{NAMES[split]}_images")
+    match = _FILE.fullmatch(path.name)
+    side = int(match[2] or 28) if match else 28
+    allowed = [(side,) * 3] if chosen.solid else [(side, side), (side, side, 3)]
+    if tuple(shape[1:]) not in allowed or dtype != np.uint8:
+        raise LayoutError(f"{path}: {split} images: expected uint8 of {allowed[0]}, found {dtype} of {shape[1:]}")
+    columns = len(chosen.labels) if chosen.multi else 1
+    found, kind = npz.shape_of(path, f"{NAMES[split]}_labels")
+    if found != (shape[0], columns) or kind.kind not in "iu":
+        raise LayoutError(
+            f"{path}: {split} labels: expected integers of {(shape[0], columns)}, found {kind} of {found}"
+        )
+    return shape
+
+
+@functools.lru_cache(maxsize=8)
+def _labels(path: Path, split: str, changed_ns: int) -> np.ndarray:
+    del changed_ns  # a changed file is read again
+    return npz.read(path, f"{NAMES[split]}_labels")
+
+
+def _media(pixels: np.ndarray, chosen: Set) -> Media:
+    if chosen.solid:
+        return show_stack(pixels, chosen.modality, window="").media
+    return Media((encode_png(pixels),), "image", chosen.modality, (pixels.shape[1], pixels.shape[0]))

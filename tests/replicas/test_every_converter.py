@@ -1,0 +1,99 @@
+"""What holds for every converter: the same bytes again, from two processes and after a kill; and it is listed."""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_pipelines import preparation
+from data_pipelines.preparation import prepare
+from data_pipelines.sources.catalogue import catalogue
+from launch.cli import main
+from tests.replicas.reading import contents
+from tests.replicas.registry import REPLICAS
+
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+COLUMNS = ("name", "tasks", "licence", "where", "records published", "records of the replica", "coordinates")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interrupted:
+    """A converter that notes its units, and ends the run at one of them."""
+
+    inner: Any
+    seen: list[str]
+    stop_at: str = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def records(self, unit: Any) -> Iterator[Any]:
+        self.seen.append(repr(unit))
+        if repr(unit) == self.stop_at:
+            raise KeyboardInterrupt
+        return self.inner.records(unit)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"data_pipelines.sources.{name}")
+
+
+@pytest.mark.parametrize("name", REPLICAS)
+def test_the_same_bytes_come_out_again_from_two_processes_and_after_a_kill(name, tmp_path, monkeypatch):
+    options = REPLICAS[name](tmp_path / "raw")
+    monkeypatch.setattr(preparation, "CHUNK_UNITS", 1)
+    converter = _module(name).converter(**options)
+    units = [repr(unit) for unit in converter.units()]
+    assert len(units) > 1
+    manifest = prepare(converter, tmp_path / "one")
+    assert manifest["quarantined"], "a replica has dirty cases"
+    wanted = contents(tmp_path / "one")
+
+    prepare(_module(name).converter(**options), tmp_path / "two", workers=2)
+    assert contents(tmp_path / "two") == wanted
+
+    stop = len(units) // 2
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Interrupted(converter, [], units[stop]), tmp_path / "three")
+    assert not (tmp_path / "three").exists()
+    seen: list[str] = []
+    prepare(Interrupted(converter, seen), tmp_path / "three")
+    assert seen == units[stop:]
+    assert contents(tmp_path / "three") == wanted
+
+
+@pytest.mark.parametrize("name", REPLICAS)
+def test_it_is_listed_and_takes_the_flags_that_the_catalogue_says(name, capsys):
+    assert main(["prepare", "--list"]) == 0
+    entry = catalogue()[name]
+    listed = capsys.readouterr().out
+    for text in (f"{name}: {entry.what}", f"from: {entry.where}", f"licence: {entry.license}"):
+        assert text in listed
+    parameters = inspect.signature(_module(name).converter).parameters
+    if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        assert set(parameters) == set(entry.flags)
+
+
+@pytest.mark.parametrize("name", list(catalogue()))
+def test_the_page_of_data_sets_says_what_the_catalogue_says(name, tmp_path):
+    entry = catalogue()[name]
+    found = "-"
+    if name in REPLICAS:
+        records = prepare(_module(name).converter(**REPLICAS[name](tmp_path / "raw")), tmp_path / "out")["records"]
+        found = _counts({f"{split}/{task}": n for split, tasks in records.items() for task, n in tasks.items()})
+    row = (name, entry.tasks, entry.license, entry.where, _counts(entry.records), found, entry.frame)
+    assert "| " + " | ".join(row) + " |" in PAGE.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_page_of_data_sets_has_no_other_rows():
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    assert lines[0] == "| " + " | ".join(COLUMNS) + " |"
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[1:]] == list(catalogue())
+
+
+def _counts(counts: Any) -> str:
+    return ", ".join(f"{key} {n:,}" for key, n in counts.items()) or "-"
