@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from data_pipelines.parts import FACTS, PartError, Rejected, write_part
+from data_pipelines.prompts import using_templates
 from data_pipelines.publish import Rules, ShardError, check_target_directory, publish
 from data_pipelines.record import Record
 from data_pipelines.shards import check_name
@@ -73,26 +74,34 @@ def prepare(
     out: Path,
     *,
     duplicates: str = "report",
+    templates: Path | None = None,
     workers: int = 1,
     pipeline: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Publishes the shard set under `out` and returns its manifest.
 
-    duplicates: "report" or "drop", see Rules. workers: processes, 0 for all cores; with 1 everything happens in this
-    one. pipeline: flags of Apache Beam, which then does the work (see beam_flags). Raises ShardError, RecordError, and
-    what the converter raises for input that cannot be used at all; finished chunks stay in `out`.partial for the next
-    run.
+    duplicates: "report" or "drop", see Rules. templates: a file that words the questions instead of ours. workers:
+    processes, 0 for all cores; with 1 everything happens in this one. pipeline: flags of Apache Beam, which then does
+    the work (see beam_flags). Raises ShardError, RecordError, and what the converter raises for input that cannot be
+    used at all; finished chunks stay in `out`.partial for the next run.
     """
     rules = dataclasses.replace(converter.rules, duplicates=duplicates)
     check_name(converter.name)
     check_target_directory(out)
+    with using_templates(templates):
+        return _prepare(converter, out, rules, templates, workers, pipeline)
+
+
+def _prepare(
+    converter: Converter, out: Path, rules: Rules, templates: Path | None, workers: int, pipeline: Sequence[str]
+) -> dict[str, Any]:
     units = converter.units()
     partial = out.with_name(out.name + ".partial")
-    chunks = _open_job(converter, units, partial)
+    chunks = _open_job(converter, units, partial, templates)
     todo = [i for i in range(len(chunks)) if not (_folder(partial, i) / FACTS).exists()]
     if len(todo) < len(chunks):
         logger.info("%s: going on, %d of %d chunks are there", partial, len(chunks) - len(todo), len(chunks))
-    work = functools.partial(_write_chunk, converter, partial)
+    work = functools.partial(_write_chunk, converter, partial, templates)
     jobs = ((i, list(units[chunks[i].start : chunks[i].stop])) for i in todo)
     left = sum(len(chunks[i]) for i in todo)
     if pipeline:
@@ -115,7 +124,7 @@ def prepare(
     return manifest
 
 
-def _open_job(converter: Converter, units: Sequence[Any], partial: Path) -> list[range]:
+def _open_job(converter: Converter, units: Sequence[Any], partial: Path, templates: Path | None) -> list[range]:
     """The chunks, as ranges of units, after clearing away parts that were written for another job."""
     size = max(CHUNK_UNITS, -(-len(units) // CHUNKS))
     digest = hashlib.sha256()
@@ -128,6 +137,7 @@ def _open_job(converter: Converter, units: Sequence[Any], partial: Path) -> list
         "units_sha256": digest.hexdigest(),
         "chunk": size,
         "near": converter.near,
+        "templates": None if templates is None else hashlib.sha256(templates.read_bytes()).hexdigest(),
         "code": _code_digest(),
     }
     text = json.dumps(job, sort_keys=True)
@@ -152,12 +162,15 @@ def _folder(partial: Path, chunk: int) -> Path:
     return partial / f"{chunk:05d}"
 
 
-def _write_chunk(converter: Converter, partial: Path, job: tuple[int, Sequence[Any]], done: Any = None) -> int:
+def _write_chunk(
+    converter: Converter, partial: Path, templates: Path | None, job: tuple[int, Sequence[Any]], done: Any = None
+) -> int:
     """Converts one chunk and puts its part in place; returns its number. Safe to run twice at once."""
     chunk, units = job
     aside, folder = partial / f".{chunk:05d}.{uuid.uuid4().hex}", _folder(partial, chunk)
     try:
-        write_part(aside, _items(converter, units, done), near=converter.near)
+        with using_templates(templates):
+            write_part(aside, _items(converter, units, done), near=converter.near)
         aside.rename(folder)
     except PartError as error:
         raise ShardError(f"{partial}: {error.reason}") from error

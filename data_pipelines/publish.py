@@ -18,6 +18,7 @@ import numpy as np
 from data_pipelines.integrity import IntegrityIndex
 from data_pipelines.near import WIDTH, near_pairs
 from data_pipelines.parts import FACTS, TALLIES, PartWriter, Rejected, shard_path
+from data_pipelines.prompts import templates_version
 from data_pipelines.record import SPLITS
 from data_pipelines.shard_format import decode, features, load_tfds
 
@@ -179,6 +180,7 @@ class _Set:
         return {
             "schema": SCHEMA,
             "name": name,
+            "templates_version": templates_version(),
             "synthetic": synthetic == len(self.splits),
             "synthetic_records": synthetic,
             "records": {split: tasks for split, tasks in records.items() if tasks},

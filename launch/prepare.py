@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="report",
         help="drop: leave out repeated questions, and training images that are (nearly) those of a held-out split",
     )
+    parser.add_argument(
+        "--templates", type=pathlib.Path, help="YAML file that words the questions instead of ours (docs/templates.md)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes, 0 for all cores (default 1)")
     parser.add_argument(
         "--runner",
@@ -68,18 +71,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"--workers: expected 0 or more, found {args.workers}")
     if args.runner_flag and not args.runner:
         raise UsageError("--runner-flag: without --runner there is no pipeline")
-    module = importlib.import_module(f"data_pipelines.sources.{args.name}")
-    if hasattr(module, "prepare"):  # the sampler fetches what it reads, package by package
-        manifest = module.prepare(options.pop("source", None), args.out, **options)
-    else:
-        from data_pipelines import preparation
-
-        flags = preparation.beam_flags(args.runner, args.workers, args.runner_flag) if args.runner else ()
-        manifest = preparation.prepare(
-            module.converter(**options), args.out, duplicates=args.duplicates, workers=args.workers, pipeline=flags
-        )
+    if args.templates and not args.templates.is_file():
+        raise UsageError(f"--templates: no such file: {args.templates}")
+    manifest = _prepare(args, options)
     keys = ("records", "quarantined", "duplicates", "leaks", "near_duplicates", "unexpected_counts")
     return {key: manifest[key] for key in keys}
+
+
+def _prepare(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    from data_pipelines import preparation
+    from data_pipelines.prompts import using_templates
+
+    module = importlib.import_module(f"data_pipelines.sources.{args.name}")
+    if hasattr(module, "prepare"):  # the sampler fetches what it reads, package by package
+        with using_templates(args.templates):
+            return module.prepare(options.pop("source", None), args.out, **options)
+    return preparation.prepare(
+        module.converter(**options),
+        args.out,
+        duplicates=args.duplicates,
+        templates=args.templates,
+        workers=args.workers,
+        pipeline=preparation.beam_flags(args.runner, args.workers, args.runner_flag) if args.runner else (),
+    )
 
 
 def _list() -> dict[str, Any]:

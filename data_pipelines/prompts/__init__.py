@@ -6,13 +6,12 @@ reports; all are data and carry a version. `answers` turns a structured target i
 """
 
 from data_pipelines.prompts.answers import AnswerError, answer_text, options_text
-from data_pipelines.prompts.render import TEMPLATES_VERSION, TemplateError, render_question
+from data_pipelines.prompts.render import TemplateError, render_question, templates_version, using_templates
 from data_pipelines.prompts.statements import STATEMENTS_VERSION, join, measure_list, name_list, say, state
 from data_pipelines.prompts.terms import TermError, quantity, term, term_names
 
 __all__ = [
     "STATEMENTS_VERSION",
-    "TEMPLATES_VERSION",
     "AnswerError",
     "TemplateError",
     "TermError",
@@ -25,6 +24,8 @@ __all__ = [
     "render_question",
     "say",
     "state",
+    "templates_version",
     "term",
     "term_names",
+    "using_templates",
 ]

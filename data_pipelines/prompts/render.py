@@ -6,10 +6,13 @@
 | {size}    | the extent of the frame given as size= (w, h) or (w, h, d)       |
 """
 
+import contextlib
+import contextvars
 import functools
 import re
-from collections.abc import Sequence
-from importlib import resources
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -17,23 +20,76 @@ import yaml
 from data_pipelines.prompts.answers import options_text
 from data_pipelines.prompts.terms import term
 
+_SLOT = re.compile(r"{(\w+)}")
+_chosen: contextvars.ContextVar[Path | None] = contextvars.ContextVar("templates", default=None)
+
 
 class TemplateError(ValueError):
     """A task, kind or language without wordings, or a slot that is missing or not used; the message names it."""
 
 
 @functools.cache
-def _templates() -> dict:
-    text = resources.files("data_pipelines.prompts").joinpath("templates.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+def read_templates(path: Path | None) -> dict[str, Any]:
+    """The checked content of a template file, None for templates.yaml. Raises TemplateError and OSError.
+
+    A file of your own has the same form and needs only the kinds of question it changes; those it names replace ours
+    entirely, so that a released checkpoint's exact prompts can be trained on and asked.
+    """
+    ours = yaml.safe_load(Path(__file__).with_name("templates.yaml").read_text(encoding="utf-8"))
+    if path is None:
+        return ours
+    try:
+        theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TemplateError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(theirs, dict) or "version" not in theirs:
+        raise TemplateError(f"{path}: expected `version` and tasks, found {type(theirs).__name__} without a version")
+    merged = {task: dict(kinds) if isinstance(kinds, dict) else kinds for task, kinds in ours.items()}
+    merged["version"] = theirs.pop("version")
+    for task, kinds in theirs.items():
+        if task not in ours or not isinstance(kinds, dict):
+            raise TemplateError(f"{path}: {task}: expected one of {', '.join(t for t in ours if t != 'version')}")
+        for kind, languages in kinds.items():
+            if kind not in ours[task]:
+                raise TemplateError(f"{path}: {task}/{kind}: expected one of {', '.join(ours[task])}")
+            merged[task][kind] = _checked(path, f"{task}/{kind}", languages, ours[task][kind])
+    return merged
 
 
-TEMPLATES_VERSION: int = _templates()["version"]
+def _checked(path: Path, name: str, languages: Any, ours: dict[str, list[str]]) -> dict[str, list[str]]:
+    """One kind of a user's file: known languages, at least one wording each, and the slots ours have."""
+    if not isinstance(languages, dict) or set(languages) - set(ours):
+        raise TemplateError(f"{path}: {name}: expected the languages {', '.join(ours)}")
+    for language, texts in languages.items():
+        if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
+            raise TemplateError(f"{path}: {name}/{language}: expected a list of wordings")
+        slots = {frozenset(_SLOT.findall(text)) for text in ours[language]}
+        for text in texts:
+            if frozenset(_SLOT.findall(text)) not in slots:
+                wanted = " or ".join(sorted(str(sorted(s)) for s in slots))
+                raise TemplateError(f"{path}: {name}/{language}: expected the slots {wanted} in {text!r}")
+    return {**ours, **languages}
+
+
+@contextlib.contextmanager
+def using_templates(path: Path | None) -> Iterator[None]:
+    """Within it, questions are worded by the file at `path` (None: ours)."""
+    read_templates(path)
+    token = _chosen.set(path)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def templates_version() -> Any:
+    """`version` of the file in use; goes into the manifest."""
+    return read_templates(_chosen.get())["version"]
 
 
 def wordings(task: str, kind: str, language: str) -> list[str]:
     """All wordings of one kind of question, the plainest first."""
-    found = _templates().get(task, {})
+    found = read_templates(_chosen.get()).get(task, {})
     if not isinstance(found, dict) or kind not in found or language not in found[kind]:
         raise TemplateError(f"templates.yaml has no wording for {task}/{kind} in {language!r}")
     return found[kind][language]
@@ -72,13 +128,13 @@ def render_question(
         slots["options"] = options_text(options, first_number(task) if first is None else first, language)
     if size is not None:
         slots["size"] = "x".join(f"{extent:.0f}" for extent in size)
-    wanted = set(re.findall(r"{(\w+)}", text))
+    wanted = set(_SLOT.findall(text))
     if wanted - slots.keys():
         raise TemplateError(f"{task}/{kind}: slot {min(wanted - slots.keys())!r} is missing")
     unused = slots.keys() - wanted - {"target", "targets"}
     if unused or ("target" in slots and not wanted & {"target", "targets"}):
         raise TemplateError(f"{task}/{kind}: no wording uses {min(unused, default='target')!r}")
-    return re.sub(r"{(\w+)}", lambda match: slots[match[1]], text)
+    return _SLOT.sub(lambda match: slots[match[1]], text)
 
 
 def first_number(task: str) -> int:

@@ -75,15 +75,15 @@ def test_a_killed_run_goes_on_from_its_finished_chunks(single, tmp_path):
 def test_chunks_of_other_options_or_other_code_are_not_reused(tmp_path, monkeypatch):
     converter = ToyConverter(COUNT, log=tmp_path / "log")
     partial = tmp_path / "out.partial"
-    preparation._open_job(converter, converter.units(), partial)
-    preparation._write_chunk(converter, partial, (0, range(64)))
-    preparation._open_job(converter, converter.units(), partial)
+    preparation._open_job(converter, converter.units(), partial, None)
+    preparation._write_chunk(converter, partial, None, (0, range(64)))
+    preparation._open_job(converter, converter.units(), partial, None)
     assert (partial / "00000" / "facts.json").exists()
     monkeypatch.setattr(preparation, "_code_digest", lambda: "another version")
-    preparation._open_job(converter, converter.units(), partial)
+    preparation._open_job(converter, converter.units(), partial, None)
     assert not (partial / "00000").exists()
-    preparation._write_chunk(converter, partial, (0, range(64)))
-    preparation._open_job(dataclasses.replace(converter, count=COUNT - 1), range(COUNT - 1), partial)
+    preparation._write_chunk(converter, partial, None, (0, range(64)))
+    preparation._open_job(dataclasses.replace(converter, count=COUNT - 1), range(COUNT - 1), partial, None)
     assert not (partial / "00000").exists()
 
 

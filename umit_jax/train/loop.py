@@ -199,7 +199,7 @@ class _Run:
         metrics = jax.device_get(metrics)
         now = time.monotonic()
         seconds, self.last_time = now - self.last_time, now
-        line = row(step, metrics, slots, seconds) | {"counts": counts}
+        line: dict[str, Any] = {**row(step, metrics, slots, seconds), "counts": counts}
         bad = [name for name in ("loss", "grad_norm") if not math.isfinite(line[name])]
         if bad or self.config.log_samples:
             ids = all_ids(self.mesh, info.sample_ids)

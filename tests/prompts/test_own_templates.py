@@ -1,0 +1,68 @@
+"""A user's own wordings replace ours, kind by kind, and what cannot work is refused by the name of the kind."""
+
+import numpy as np
+import pytest
+
+from data_pipelines.preparation import prepare
+from data_pipelines.prompts import TemplateError, render_question, templates_version, using_templates
+from data_pipelines.prompts.render import wordings
+from data_pipelines.shards import open_shards, read_manifest
+from data_pipelines.sources.phantom import Phantom
+
+OWN = """
+version: umit-released-1
+report:
+  report:
+    en: ["Write the radiology report of this study."]
+detection:
+  box2d:
+    en: ["Find the {target} please."]
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN, encoding="utf-8")
+    return path
+
+
+def test_the_kinds_it_names_are_replaced_and_the_others_stay(own):
+    ours = wordings("caption", "caption", "en"), wordings("report", "report", "zh")
+    with using_templates(own):
+        rng = np.random.default_rng(0)
+        assert render_question(rng, "detection", "box2d", "en", target="liver") == "Find the liver please."
+        assert wordings("report", "report", "en") == ["Write the radiology report of this study."]
+        assert (wordings("caption", "caption", "en"), wordings("report", "report", "zh")) == ours
+        assert templates_version() == "umit-released-1"
+    assert wordings("report", "report", "en") != ["Write the radiology report of this study."]
+
+
+def test_shards_are_worded_by_it_in_every_process(own, tmp_path):
+    for workers in (1, 2):
+        out = tmp_path / f"out{workers}"
+        prepare(Phantom(patients=3), out, templates=own, workers=workers)
+        assert read_manifest(out)["templates_version"] == "umit-released-1"
+        texts = {r.turns[0].text for r in open_shards(out, "train") if r.task == "report" and r.language == "en"}
+        assert texts == {"<media>Write the radiology report of this study."}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1, 2", "not YAML"),
+        ("report: {}", "without a version"),
+        ("version: 1\nreports: {}", "reports: expected one of"),
+        ("version: 1\nreport: {raport: {en: [x]}}", "report/raport: expected one of report"),
+        ("version: 1\nreport: {report: {fr: [x]}}", "report/report: expected the languages en, zh"),
+        ("version: 1\nreport: {report: {en: []}}", "report/report/en: expected a list of wordings"),
+        ("version: 1\ndetection: {box2d: {en: [Where]}}", "detection/box2d/en: expected the slots"),
+    ],
+)
+def test_what_cannot_work_is_one_line_naming_the_kind(tmp_path, text, said):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(TemplateError, match=said) as caught, using_templates(path):
+        pass
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
