@@ -1,12 +1,14 @@
 """Every data set's replica: a function that writes a tiny tree in the raw layout below a folder and returns the options
-of that data set's converter."""
+of that data set's converter. A set with several layouts has one each, as "NAME/LAYOUT"."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.replicas import medmnist
+from tests.replicas import medmnist, vqa_rad
 
 REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "medmnist": medmnist.replica,
+    "vqa_rad/original": vqa_rad.original,
+    "vqa_rad/hub": vqa_rad.hub,
 }

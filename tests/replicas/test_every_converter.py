@@ -38,8 +38,12 @@ class Interrupted:
         return self.inner.records(unit)
 
 
-def _module(name: str) -> Any:
-    return importlib.import_module(f"data_pipelines.sources.{name}")
+def _module(key: str) -> Any:
+    return importlib.import_module(f"data_pipelines.sources.{_name(key)}")
+
+
+def _name(key: str) -> str:
+    return key.split("/")[0]
 
 
 @pytest.mark.parametrize("name", REPLICAS)
@@ -69,9 +73,9 @@ def test_the_same_bytes_come_out_again_from_two_processes_and_after_a_kill(name,
 @pytest.mark.parametrize("name", REPLICAS)
 def test_it_is_listed_and_takes_the_flags_that_the_catalogue_says(name, capsys):
     assert main(["prepare", "--list"]) == 0
-    entry = catalogue()[name]
+    entry = catalogue()[_name(name)]
     listed = capsys.readouterr().out
-    for text in (f"{name}: {entry.what}", f"from: {entry.where}", f"licence: {entry.license}"):
+    for text in (f"{_name(name)}: {entry.what}", f"from: {entry.where}", f"licence: {entry.license}"):
         assert text in listed
     parameters = inspect.signature(_module(name).converter).parameters
     if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -81,11 +85,14 @@ def test_it_is_listed_and_takes_the_flags_that_the_catalogue_says(name, capsys):
 @pytest.mark.parametrize("name", list(catalogue()))
 def test_the_page_of_data_sets_says_what_the_catalogue_says(name, tmp_path):
     entry = catalogue()[name]
-    found = "-"
-    if name in REPLICAS:
-        records = prepare(_module(name).converter(**REPLICAS[name](tmp_path / "raw")), tmp_path / "out")["records"]
-        found = _counts({f"{split}/{task}": n for split, tasks in records.items() for task, n in tasks.items()})
-    row = (name, entry.tasks, entry.license, entry.where, _counts(entry.records), found, entry.frame)
+    found = []
+    for key in (key for key in REPLICAS if _name(key) == name):
+        folder = tmp_path / key.replace("/", "_")
+        records = prepare(_module(key).converter(**REPLICAS[key](folder / "raw")), folder / "out")["records"]
+        counts = {f"{split}/{task}": n for split, tasks in records.items() for task, n in tasks.items()}
+        found.append(": ".join([*key.split("/")[1:], _counts(counts)]))
+    replicas = "; ".join(found) or "-"
+    row = (name, entry.tasks, entry.license, entry.where, _counts(entry.records), replicas, entry.frame)
     assert "| " + " | ".join(row) + " |" in PAGE.read_text(encoding="utf-8").splitlines()
 
 
