@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     config_file.add_argument(parser)
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="workdir or one of its checkpoints")
+    parser.add_argument("--base", type=pathlib.Path, help="where the base of a LoRA run is now, if it has moved")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="directory for predictions and scores")
 
 
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     config = config_file.load(args.config, args.overrides)
     workdir.find(args.checkpoint)
-    model = models.load(args.checkpoint)
+    model = models.load(args.checkpoint, base=args.base)
     args.out.mkdir(parents=True, exist_ok=True)
     predictions = args.out / "predictions.jsonl"
     _write_predictions(predictions, config, model)

@@ -16,6 +16,7 @@ from launch.summary import write_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("hf_dir", type=pathlib.Path, help="directory with config.json and *.safetensors")
+    parser.add_argument("--base", type=pathlib.Path, help="HF_DIR is a PEFT adapter: the imported model it belongs to")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="new workdir")
 
 
@@ -25,6 +26,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from data_pipelines.example import Processing
     from data_pipelines.tokenizer import load_tokenizer
+    from launch.adapter import import_adapter, is_adapter
     from umit_jax.convert.from_hf import read
     from umit_jax.model import families
     from umit_jax.train.checkpoint import save_params
@@ -33,6 +35,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"HF_DIR: no such directory: {args.hf_dir}")
     if args.out.exists():
         raise UsageError(f"--out: {args.out} exists")
+    if is_adapter(args.hf_dir):
+        return import_adapter(args.hf_dir, args.base, args.out)
     config, arrays = read(args.hf_dir)
     pixels = workdir.read_json(args.hf_dir / "preprocessor_config.json")
     size = pixels.get("size", {})

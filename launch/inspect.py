@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from launch import workdir
+from launch.adapter import is_adapter
 from launch.cli import UsageError
 
 
@@ -22,6 +23,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         found = _shards(directory, args.records)
     elif (directory / "config.json").is_file() and list(directory.glob("*.safetensors")):
         found = _hugging_face(directory)
+    elif is_adapter(directory):
+        found = _peft(directory)
     elif (directory / "checkpoints").is_dir() or directory.parent.name == "checkpoints":
         found = _checkpoint(directory)
     else:
@@ -51,7 +54,7 @@ def _parameters(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
 
 def _checkpoint(directory: pathlib.Path) -> dict[str, Any]:
     from umit_jax.model.config import ModelConfig
-    from umit_jax.train.checkpoint import read_metadata
+    from umit_jax.train.checkpoint import read_data, read_metadata
 
     checkpoint = workdir.find(directory, "DIRECTORY")
     hf = workdir.read_json(checkpoint.model_dir / "config.json")
@@ -63,8 +66,38 @@ def _checkpoint(directory: pathlib.Path) -> dict[str, Any]:
         "data_position": metadata.position,
         **_parameters(metadata.shapes),
         "optimizer_values": metadata.optimizer_values,
+        **_adapters(read_data(checkpoint.path)),
         "layers": {"vision": config.vision.layers, "decoder": config.text.layers},
         "files": sorted(p.name for p in checkpoint.model_dir.iterdir()),
+    }
+
+
+def _adapters(data: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of a LoRA run stands on, and whether that is where it was."""
+    if "base" not in data:
+        return {}
+    found = (pathlib.Path(data["base"]["path"]) / "data").exists()
+    return {"lora": data["lora"], "base": {**data["base"], "found": found}}
+
+
+def _peft(directory: pathlib.Path) -> dict[str, Any]:
+    """Settings and size of a PEFT adapter; no model is needed to know them."""
+    import math
+
+    from safetensors import safe_open
+
+    settings = workdir.read_json(directory / "adapter_config.json")
+    shapes = []
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as opened:
+            shapes += [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
+    keys = ("base_model_name_or_path", "r", "lora_alpha", "use_rslora", "target_modules", "modules_to_save")
+    return {
+        "kind": "adapter",
+        **{key: settings.get(key) for key in keys},
+        "tensors": len(shapes),
+        "parameters": sum(math.prod(shape) for shape in shapes),
+        "files": sorted(p.name for p in directory.iterdir()),
     }
 
 

@@ -11,6 +11,7 @@ from launch.cli import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="workdir or one of its checkpoints")
+    parser.add_argument("--base", type=pathlib.Path, help="where the base of a LoRA run is now, if it has moved")
     parser.add_argument(
         "--image", type=pathlib.Path, nargs="+", default=[], help="PNG, JPEG, TIFF, DICOM or NIfTI files"
     )
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"--max-new-tokens: expected at least 1, found {args.max_new_tokens}")
     messages = _messages(args)
     record = conversation_record(messages, args.window)
-    model = models.load(args.checkpoint)
+    model = models.load(args.checkpoint, base=args.base)
     prompt = build_prompt(record, model.tokenizer, model.processing)
     (ids,) = answer_all(
         model.config,

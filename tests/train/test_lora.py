@@ -103,7 +103,7 @@ def test_another_base_is_refused_and_a_moved_one_found(trained, base, tmp_path):
         run(run_dir, other)
     with pytest.raises(CheckpointError, match=message):
         load_weights(run_dir / "checkpoints" / "6", MODEL, base=other)
-    with pytest.raises(CheckpointError, match=r"the base of this LoRA run is not at .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"the base of this LoRA run is not at .*nowhere: name where it is"):
         load_weights(run_dir / "checkpoints" / "6", MODEL, base=tmp_path / "nowhere")
 
 

@@ -32,8 +32,8 @@ class AdapterError(ValueError):
     """An adapter that cannot be written or read; the message names the parameter, tensor, setting or file."""
 
 
-def write_adapter(trained: Params, config: ModelConfig, out_dir: pathlib.Path, base_name: str) -> int:
-    """Writes both files into out_dir and returns the number of tensors. trained: what a LoRA run trains.
+def write_adapter(trained: Params, config: ModelConfig, out_dir: pathlib.Path, base_name: str) -> tuple[int, int]:
+    """Writes both files into out_dir; the number of tensors and their bytes. trained: what a LoRA run trains.
 
     Raises AdapterError for what trains whole and has no place in PEFT's format.
     """
@@ -44,7 +44,7 @@ def write_adapter(trained: Params, config: ModelConfig, out_dir: pathlib.Path, b
     except SafetensorError as error:
         raise OSError(f"{out_dir / WEIGHTS}: {error}") from error
     (out_dir / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    return len(arrays)
+    return len(arrays), sum(array.nbytes for array in arrays.values())
 
 
 def adapter_config(config: ModelConfig, base_name: str) -> dict[str, Any]:

@@ -157,10 +157,11 @@ def load_params(
     return jax.tree.map(lambda x: x.astype(dtype), params)
 
 
-def save_params(workdir: pathlib.Path, params: Params) -> None:
-    """Writes parameters that no training made (an import) as checkpoints/0, for load_params."""
+def save_params(workdir: pathlib.Path, params: Params, base: dict[str, Any] | None = None) -> None:
+    """Writes parameters that no training made (an import) as checkpoints/0, for load_params. base: of adapters, the
+    record of what they stand on (train/base.py)."""
     with Checkpointer(workdir, keep=1) as checkpointer:
-        checkpointer.save(TrainState(params, {}, {}, jnp.zeros((), jnp.int32)), {"totals": {}}, 0)
+        checkpointer.save(TrainState(params, {}, {}, jnp.zeros((), jnp.int32)), {"totals": {}, **(base or {})}, 0)
 
 
 def read_metadata(checkpoint: pathlib.Path) -> Metadata:

@@ -73,21 +73,10 @@ def open_weights(checkpoint: pathlib.Path, config: ModelConfig, base: pathlib.Pa
 
     Raises CheckpointError naming a parameter of another model, or a base that is not there or is another one.
     """
-    data = read_data(checkpoint)
-    expected = {path: like.shape for path, like in flatten_dict(abstract_params(config), sep="/").items()}
-    own = SavedWeights(checkpoint)
-    lora = lora_of(data)
-    if lora is not None:
-        config = dataclasses.replace(config, lora=lora)
-        expected = {path: like.shape for path, like in flatten_dict(abstract_params(config), sep="/").items()}
-        expected = {path: expected[path] for path in trainable(config)}
-    for path in sorted(own.shapes.keys() | expected.keys()):
-        found, wanted = own.shapes.get(path, "nothing"), expected.get(path, "nothing")
-        if found != wanted:
-            raise CheckpointError(
-                f"{checkpoint}: checkpoint of another model: {path}: expected {wanted}, found {found}"
-            )
-    if lora is None:
+    data, own = read_data(checkpoint), SavedWeights(checkpoint)
+    config = dataclasses.replace(config, lora=lora_of(data))
+    _check_shapes(own, config)
+    if config.lora is None:
         return own
     below = base or pathlib.Path(data["base"]["path"])
     check_base(checkpoint, data, below)
@@ -110,6 +99,15 @@ def load_weights(
     return unflatten_dict({path: weights.read(path, places[path]).astype(dtype) for path in paths}, sep="/")
 
 
+def trained_weights(checkpoint: pathlib.Path, config: ModelConfig) -> tuple[ModelConfig, Params]:
+    """(config with the run's `lora`, what trained) of a checkpoint of a LoRA run, without its base."""
+    config = dataclasses.replace(config, lora=lora_of(read_data(checkpoint)))
+    own = SavedWeights(checkpoint)
+    _check_shapes(own, config)
+    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return config, unflatten_dict({path: own.read(path, one) for path in own.shapes}, sep="/")
+
+
 def lora_of(data: dict[str, Any]) -> Lora | None:
     """The LoRA settings in a checkpoint's data item; None for a full checkpoint."""
     return Lora.from_config(data["lora"]) if "base" in data else None
@@ -126,10 +124,24 @@ def fingerprint(checkpoint: pathlib.Path) -> str:
     return hashlib.sha256(json.dumps([arrays, below], sort_keys=True).encode()).hexdigest()[:32]
 
 
+def _check_shapes(own: SavedWeights, config: ModelConfig) -> None:
+    """Raises CheckpointError where `own` is not all parameters of the model, or all that a LoRA run trains."""
+    expected = {path: like.shape for path, like in flatten_dict(abstract_params(config), sep="/").items()}
+    if config.lora is not None:
+        expected = {path: expected[path] for path in trainable(config)}
+    for path in sorted(own.shapes.keys() | expected.keys()):
+        found, wanted = own.shapes.get(path, "nothing"), expected.get(path, "nothing")
+        if found != wanted:
+            problem = f"checkpoint of another model: {path}: expected {wanted}, found {found}"
+            raise CheckpointError(f"{own.checkpoint}: {problem}")
+
+
 def check_base(run: pathlib.Path, data: dict[str, Any], base: pathlib.Path) -> None:
     """Raises CheckpointError where `base` is not there or not the one that the LoRA run was trained on."""
     if not (base / "data").exists():
-        raise CheckpointError(f"{run}: the base of this LoRA run is not at {base}: name where it is now")
+        raise CheckpointError(
+            f"{run}: the base of this LoRA run is not at {base}: name where it is (--base, or init_from)"
+        )
     found, expected = fingerprint(base), data["base"]["fingerprint"]
     if found != expected:
         raise CheckpointError(
