@@ -1,13 +1,6 @@
-"""AutoProcessor of an export prepares a conversation exactly as training and generation do.
-
-transformers' processor of Qwen2-VL needs torchvision, whose wheel on the package index is built for the CUDA build of
-torch. So the test fetches that wheel, and a second Python loads the processor with it beside whatever torch there is.
-"""
+"""AutoProcessor of an export prepares a conversation exactly as training and generation do."""
 
 import json
-import subprocess
-import sys
-import zipfile
 
 import jax
 import jinja2
@@ -19,30 +12,19 @@ from data_pipelines.chat import CHAT_TEMPLATE
 from data_pipelines.example import Processing, build_prompt
 from data_pipelines.media.raster import decode
 from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn
-from data_pipelines.sources.fetch import FetchError, Package, fetch
 from data_pipelines.tokenizer import train_sentencepiece
+from tests import torchvision_wheel
 from tests.data.toy_records import image, record, volume
 from umit_jax.convert.to_hf import write_hf
 from umit_jax.model.param import init_params
 from umit_jax.model.vision import normalise
 
-TORCHVISION = Package(
-    name="torchvision",
-    version="0.28.0",
-    file="torchvision-0.28.0-cp311-cp311-manylinux_2_28_x86_64.whl",
-    sha256="7e80f543b22503d9415e126db5f0ff3917036925e38560ee6b9ae38c571a4002",
-    license="BSD-3-Clause",
-)
 PROCESSING = Processing(min_pixels=28 * 28, max_pixels=16 * 28 * 28)
 
 # What the second Python does: argv is the export, a JSON of messages, and where the outputs go.
 SCRIPT = """
 import json, sys
-import numpy as np, torch
-if torch.version.cuda is None:  # the wheel's own operators cannot load; declare the two that its import looks up
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+import numpy as np
 from transformers import AutoProcessor
 processor = AutoProcessor.from_pretrained(sys.argv[1])
 messages = json.loads(sys.argv[2])
@@ -57,19 +39,7 @@ np.savez(sys.argv[4], text=text, processor=type(processor).__name__, **out)
 
 @pytest.fixture(scope="module")
 def torchvision(tmp_path_factory):
-    """A folder with torchvision in it, for PYTHONPATH."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("transformers")
-    if sys.version_info[:2] != (3, 11) or not torch.__version__.startswith("2.13."):
-        pytest.skip(f"torchvision is pinned for Python 3.11 and torch 2.13, this is torch {torch.__version__}")
-    try:
-        wheel = fetch(TORCHVISION)
-    except FetchError as error:
-        pytest.skip(f"no torchvision: {error}")
-    folder = tmp_path_factory.mktemp("torchvision")
-    with zipfile.ZipFile(wheel) as packed:
-        packed.extractall(folder)
-    return folder
+    return torchvision_wheel.unpack(tmp_path_factory.mktemp("torchvision"))
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +91,8 @@ def test_autoprocessor_gives_the_tokens_and_pixels_of_training(torchvision, expo
     of = conversation()
     arrays = {f"{'video' if m.kind == 'volume' else 'image'}{i}": pixels(m) for i, m in enumerate(of.media)}
     np.savez(tmp_path / "in.npz", **arrays)
-    command = [sys.executable, "-c", SCRIPT, out, json.dumps(messages(of)), tmp_path / "in.npz", tmp_path / "out.npz"]
-    environment = {"PYTHONPATH": str(torchvision), "PATH": "", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    files = tmp_path / "in.npz", tmp_path / "out.npz"
+    torchvision_wheel.run(torchvision, SCRIPT, out, json.dumps(messages(of)), *files, home=tmp_path)
     theirs = np.load(tmp_path / "out.npz")
     assert theirs["processor"] == "Qwen2VLProcessor"
 

@@ -42,6 +42,7 @@ class Oracle:
     def positions(self, prepared: dict[str, np.ndarray], second_per_grid_ts: list[float] | None = None) -> np.ndarray:
         model = getattr(self.modeling, f"{self.name}Model")
         config = getattr(self.modeling, f"{self.name}Config")()
+        config.vision_config.tokens_per_second = 2  # as published; the class says 4
         stand_in = type("Model", (), {"config": config, "get_vision_position_ids": model.get_vision_position_ids})()
         tensors = {key: torch.tensor(prepared[key]) for key in ("input_ids", "mm_token_type_ids")}
         for key in ("image_grid_thw", "video_grid_thw"):

@@ -15,13 +15,12 @@ from data_pipelines.media.show import show
 from data_pipelines.record import MEDIA_TOKEN, Record, Turn
 from data_pipelines.tokenizer import load_tokenizer
 from tests.data.toy_records import record
+from tests.parity.family_processing import FAMILIES, levels, row_by_row
 from tests.parity.pictures import KINDS, picture
 
 pytest.importorskip("torch")
 image_utils = pytest.importorskip("transformers.image_utils")
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")
-MEAN, STD = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
 QUESTION = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n"
 QUESTION += "<|im_start|>assistant\n"
 PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -37,6 +36,11 @@ def family(request):
 @pytest.fixture(scope="module")
 def tokenizer(qwen_directory):
     return load_tokenizer(qwen_directory)
+
+
+@pytest.fixture(scope="module")
+def processing(family):
+    return lambda **pixels: Processing(**pixels, total_pixels=10**9, **FAMILIES[family])
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +67,10 @@ def load(path) -> object:
 def assert_equal(ours: Example, theirs: dict[str, np.ndarray]) -> None:
     assert ours.tokens_S.tolist() == theirs["input_ids"][0].tolist()
     np.testing.assert_array_equal(ours.positions_S3, theirs["positions"])
-    values = theirs["pixel_values"].reshape(len(theirs["pixel_values"]), 3, -1)
-    levels = ((values * STD[:, None] + MEAN[:, None]) * 255).reshape(len(values), -1)
+    expected = levels(theirs["pixel_values"])
     # The reference computes in float32; a level is told apart from the next by far more than its rounding.
-    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
-    np.testing.assert_array_equal(ours.patches_PC, np.rint(levels))
+    np.testing.assert_allclose(expected, np.rint(expected), atol=1e-3)
+    np.testing.assert_array_equal(row_by_row(ours), np.rint(expected))
     frames = [grid for grid in theirs["image_grid_thw"].tolist() for _ in range(grid[0])]
     assert np.bincount(ours.patch_segments_P)[1:].tolist() == [h * w for _, h, w in frames]
 
@@ -94,22 +97,21 @@ def name(case: tuple) -> str:
 
 
 @pytest.mark.parametrize("case", cases(104), ids=name)
-def test_one_picture_of_any_mode_and_size(case, make_oracle, tokenizer, tmp_path):
+def test_one_picture_of_any_mode_and_size(case, processing, make_oracle, tokenizer, tmp_path):
     kind, size, orientation, (low, high), seed = case
     path = tmp_path / kind
     path.write_bytes(picture(kind, size, seed, orientation))
-    processing = Processing(min_pixels=low, max_pixels=high, total_pixels=10**9)
-    ours = build_prompt(question([path], "What is it?"), tokenizer, processing)
+    ours = build_prompt(question([path], "What is it?"), tokenizer, processing(min_pixels=low, max_pixels=high))
     oracle = make_oracle(size={"shortest_edge": low, "longest_edge": high})
     assert_equal(ours, oracle.prepare(QUESTION.format(PLACE + "What is it?"), [load(path)]))
 
 
 @pytest.mark.parametrize("kind", ["RGB.jpg", "RGB.png", "L.tif", "I;16.png"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientations(kind, orientation, make_oracle, tokenizer, tmp_path):
+def test_exif_orientations(kind, orientation, processing, make_oracle, tokenizer, tmp_path):
     path = tmp_path / kind
     path.write_bytes(picture(kind, (60, 90), 3, orientation))
-    ours = build_prompt(question([path], "?"), tokenizer, Processing(min_pixels=784, max_pixels=784 * 64))
+    ours = build_prompt(question([path], "?"), tokenizer, processing(min_pixels=784, max_pixels=784 * 64))
     assert len(ours.patches_PC) == 4 * 2 * 3
     # Two patch rows high where the picture lies on its side, and four where it stands.
     assert ours.patch_hw_P2.max(axis=0).tolist() == ([3, 5] if orientation >= 5 else [5, 3])
@@ -119,13 +121,13 @@ def test_exif_orientations(kind, orientation, make_oracle, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_several_pictures_in_one_question(count, make_oracle, tokenizer, tmp_path):
+def test_several_pictures_in_one_question(count, processing, make_oracle, tokenizer, tmp_path):
     paths = []
     for i in range(count):
         paths.append(tmp_path / f"{i}.{KINDS[5 * i % len(KINDS)]}")
         paths[-1].write_bytes(picture(KINDS[5 * i % len(KINDS)], SIZES[i], i))
     bounds = {"min_pixels": 3136, "max_pixels": 784 * 30}
-    ours = build_prompt(question(paths, "哪一张?"), tokenizer, Processing(**bounds, total_pixels=10**9))
+    ours = build_prompt(question(paths, "哪一张?"), tokenizer, processing(**bounds))
     text = QUESTION.format(PLACE * count + "哪一张?")
     assert_equal(ours, make_oracle(**bounds).prepare(text, [load(path) for path in paths]))
 
@@ -134,7 +136,7 @@ def test_several_pictures_in_one_question(count, make_oracle, tokenizer, tmp_pat
     ("size", "refused"),
     [((200, 1), False), ((201, 1), True), ((1, 200), False), ((1, 201), True), ((3, 600), False), ((3, 601), True)],
 )
-def test_both_sides_refuse_the_same_proportions(size, refused, make_oracle, tokenizer, tmp_path):
+def test_both_sides_refuse_the_same_proportions(size, refused, processing, make_oracle, tokenizer, tmp_path):
     path = tmp_path / "long.png"
     path.write_bytes(picture("L.png", size, 0))
     theirs = make_oracle(min_pixels=784, max_pixels=784 * 64)
@@ -144,7 +146,7 @@ def test_both_sides_refuse_the_same_proportions(size, refused, make_oracle, toke
         with pytest.raises(ImageError, match=f"image of {size[0]} x {size[1]} pixels: one side is more than 200 times"):
             smart_resize(size[1], size[0], 784, 784 * 64)
     else:
-        ours = build_prompt(question([path], "?"), tokenizer, Processing(min_pixels=784, max_pixels=784 * 64))
+        ours = build_prompt(question([path], "?"), tokenizer, processing(min_pixels=784, max_pixels=784 * 64))
         assert_equal(ours, theirs.prepare(QUESTION.format(PLACE + "?"), [load(path)]))
 
 
