@@ -5,9 +5,11 @@ is a reason that is counted. Several questions about an image follow each other,
 """
 
 import functools
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.media import MediaError
 from data_pipelines.media.deidentify import patient_hash, patient_key
@@ -66,6 +68,23 @@ def read_picture(path: Path, modality: str = "OT") -> Media:
         return picture(path.read_bytes(), modality)
     except OSError as error:
         raise MediaError(error.strerror or "image file cannot be read") from None
+
+
+@functools.lru_cache(maxsize=4)
+def load_rows(file: Path) -> list[Any]:
+    """The rows of a JSON file of a few megabytes, kept for the next call. Raises LayoutError."""
+    rows = load_json(file)
+    if not isinstance(rows, list):
+        raise LayoutError(f"{file}: expected a list of rows, found {type(rows).__name__}")
+    return rows
+
+
+def load_json(file: Path, **options: Any) -> Any:
+    """options: of json.loads. Raises LayoutError for what is no JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"), **options)
+    except (ValueError, RecursionError):
+        raise LayoutError(f"{file}: no JSON") from None
 
 
 def patient_of(source: Path, *identity: str) -> str:

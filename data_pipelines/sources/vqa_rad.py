@@ -10,8 +10,6 @@ that repeats image, question and answer of another one, or of a test row, is rej
 """
 
 import dataclasses
-import functools
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,8 @@ from data_pipelines.publish import Rules
 from data_pipelines.record import Record
 from data_pipelines.sources import hub
 from data_pipelines.sources.catalogue import catalogue
-from data_pipelines.sources.layout import LayoutError
 from data_pipelines.sources.make import Maker, RowError, kind_of, plain, vqa
-from data_pipelines.sources.source_files import find, find_one, inside, patient_of, read_picture, stamp
+from data_pipelines.sources.source_files import find, find_one, inside, load_rows, patient_of, read_picture, stamp
 
 NAME = "vqa_rad"
 JSON, IMAGES = "VQA_RAD Dataset Public.json", "VQA_RAD Image Folder"
@@ -51,7 +48,7 @@ class VqaRad:
 
     def units(self) -> list[tuple[int, str]]:
         patient_of(self.source, "")  # makes the key before several workers want it
-        rows = _rows(self.file)
+        rows = load_rows(self.file)
         test = {_triplet(row) for row in rows if _split(row) == "test"}
         seen: set[tuple[str, ...]] = set()
         ids: set[str] = set()
@@ -76,7 +73,7 @@ class VqaRad:
 
     def records(self, unit: tuple[int, str]) -> Iterator[Record | Rejected]:
         number, reason = unit
-        row = _rows(self.file)[number]
+        row = load_rows(self.file)[number]
         try:
             if reason:
                 raise RowError(reason)
@@ -110,17 +107,6 @@ def converter(source: Path, *, seed: int = 0) -> "VqaRad | hub.HubVqa":
     if not find(source, JSON) and hub.files(source):
         return hub.HubVqa(NAME, source, catalogue()[NAME].records, seed)
     return VqaRad(source, find_one(source, JSON, "data/*.parquet"), seed)
-
-
-@functools.lru_cache(maxsize=2)
-def _rows(file: Path) -> list[Any]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError):
-        raise LayoutError(f"{file}: no JSON") from None
-    if not isinstance(rows, list):
-        raise LayoutError(f"{file}: expected a list of questions, found {type(rows).__name__}")
-    return rows
 
 
 def _split(row: Any) -> str:
