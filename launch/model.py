@@ -8,6 +8,8 @@ from data_pipelines import chat_template
 from data_pipelines.example import Processing
 from data_pipelines.tokenizer import Tokenizer, load_tokenizer
 from launch import workdir
+from launch.cli import UsageError
+from umit_jax.model import families
 from umit_jax.model.config import ModelConfig
 from umit_jax.train.weights import load_weights
 
@@ -35,7 +37,12 @@ def load(directory: pathlib.Path, flag: str = "--checkpoint", base: pathlib.Path
 
 
 def load_companions(model_dir: pathlib.Path) -> tuple[ModelConfig, Tokenizer, Processing]:
-    """Everything of a model but its weights."""
+    """Everything of a model but its weights. A preprocess.json that cuts images for another model is a UsageError."""
     config = ModelConfig.from_hf(workdir.read_json(model_dir / "config.json"))
     processing = Processing.from_json(workdir.read_json(model_dir / "preprocess.json"))
+    for field, wanted in families.host_numbers(config).items():
+        found = getattr(processing, field)
+        if field != "boxes" and found != wanted:  # boxes are a choice of whoever trained the model
+            file = model_dir / "preprocess.json"
+            raise UsageError(f"{file}: {field}: expected {wanted!r} for a {config.model_type}, found {found!r}")
     return config, load_tokenizer(model_dir), processing

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -32,6 +33,19 @@ def test_a_run_keeps_what_its_family_wants_of_the_host(trained):
     kept = json.loads((trained / "model" / "preprocess.json").read_text())
     assert (kept["window"], kept["tokens_per_second"], kept["boxes"]) == (4, 2, "resized")
     assert json.loads((trained / "model" / "config.json").read_text())["model_type"] == "qwen2_5_vl"
+
+
+def test_images_cut_for_another_family_are_refused_by_name(trained, tmp_path):
+    from launch.cli import UsageError
+    from launch.model import load_companions
+
+    shutil.copytree(trained / "model", tmp_path / "model")
+    kept = json.loads((tmp_path / "model" / "preprocess.json").read_text())
+    for field in ("window", "tokens_per_second"):
+        stale = {key: value for key, value in kept.items() if key != field}
+        (tmp_path / "model" / "preprocess.json").write_text(json.dumps(stale))
+        with pytest.raises(UsageError, match=rf"preprocess\.json: {field}: expected .* for a qwen2_5_vl, found"):
+            load_companions(tmp_path / "model")
 
 
 def test_predictions_carry_the_frame_of_their_boxes_and_are_scored_again_without_the_model(shards, trained, tmp_path):

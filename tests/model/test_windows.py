@@ -56,9 +56,11 @@ def test_the_program_does_not_grow_with_the_layers():
 
 
 def test_the_host_learns_the_windows_and_the_speed_of_time():
-    assert host_numbers(TINY) == {"boxes": "resized", "window": 4, "tokens_per_second": 2}
-    published = ModelConfig.from_dict(SIZES["qwen2.5-7b"])
-    assert host_numbers(published) == {"boxes": "resized", "window": 8, "tokens_per_second": 2}
+    shared = {"boxes": "resized", "patch_size": 14, "temporal": 2, "merge": 2}
+    assert host_numbers(TINY) == {**shared, "window": 4, "tokens_per_second": 2}
+    published = ModelConfig.from_dict(SIZES["qwen2.5-7b"], {"vision.tokens_per_second": 4, "vision.patch_size": 16})
+    wanted = {"window": 6, "tokens_per_second": 4, "patch_size": 16}  # three merged patches of 32 pixels in 112
+    assert host_numbers(published) == {**shared, **wanted}
 
 
 @pytest.mark.parametrize(

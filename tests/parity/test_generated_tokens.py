@@ -20,6 +20,7 @@ PROMPTS = {
     "two images": [[4, (56, 112), 3, (84, 28), 6], [2, (28, 28), 1, (112, 56), 2]],
     "video": [[3, (4, 56, 84), 8], [6]],
 }
+ROWS, SIZE = 3, {"tokens": 40, "patches": 64}  # of every batch, so that each program compiles once per model
 
 
 @functools.cache
@@ -45,8 +46,14 @@ def their_tokens(model, sample, eos):
 def test_greedy_tokens_equal_those_of_transformers(shape, case):
     model, config, params = models(shape)
     samples = [oracle.make_sample(model, parts, seed=i) for i, parts in enumerate(PROMPTS[case])]
-    prompts = oracle.pack([[sample] for sample in samples])
-    tokens_BN, lengths_B = generate(config, params, prompts, max_new_tokens=NEW_TOKENS, eos_ids=())
+    prompts = oracle.pack([[sample] for sample in samples] + [[]] * (ROWS - len(samples)), **SIZE)
+
+    def our_tokens(eos_ids):
+        tokens_BN, lengths_B = generate(config, params, prompts, max_new_tokens=NEW_TOKENS, eos_ids=eos_ids)
+        assert not lengths_B[len(samples) :].any()
+        return tokens_BN[: len(samples)], lengths_B[: len(samples)]
+
+    tokens_BN, lengths_B = our_tokens(())
     expected = [their_tokens(model, sample, None) for sample in samples]
     assert tokens_BN.tolist() == expected
     assert (lengths_B == NEW_TOKENS).all()
@@ -54,7 +61,7 @@ def test_greedy_tokens_equal_those_of_transformers(shape, case):
 
     # stopping: a token that comes up in the middle of one answer ends every answer it comes up in
     eos = expected[0][NEW_TOKENS // 2]
-    tokens_BN, lengths_B = generate(config, params, prompts, max_new_tokens=NEW_TOKENS, eos_ids=(eos,))
+    tokens_BN, lengths_B = our_tokens((eos,))
     for tokens, length, sample in zip(tokens_BN, lengths_B, samples, strict=True):
         theirs = their_tokens(model, sample, eos)
         assert tokens[: length + 1].tolist() == theirs

@@ -91,8 +91,8 @@ class VisionConfig(abc.ABC):
         }
 
     def host_numbers(self) -> dict[str, Any]:
-        """What the host must know beyond the patch's size, as fields of data_pipelines.image.Processing."""
-        return {}
+        """What the host must know to cut images for this tower, as fields of data_pipelines.image.Processing."""
+        return {"patch_size": self.patch_size, "temporal": self.temporal_patch_size, "merge": self.merge_size}
 
 
 @dataclasses.dataclass(frozen=True)

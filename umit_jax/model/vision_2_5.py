@@ -82,7 +82,8 @@ class Qwen25VisionConfig(VisionConfig):
         }
 
     def host_numbers(self) -> dict[str, Any]:
-        return {"window": self.window_patches, "tokens_per_second": self.tokens_per_second}
+        own = {"window": self.window_patches, "tokens_per_second": self.tokens_per_second}
+        return {**super().host_numbers(), **own}
 
 
 def window_segments(segments_BP: jax.Array, patch_hw_BP2: jax.Array, window: int) -> jax.Array:
