@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--subset", action="append", metavar="NAME", help="only this part of the data set; repeatable (medmnist)"
     )
     parser.add_argument("--size", type=int, help="pixels of a side, where a set comes in several sizes (medmnist)")
+    parser.add_argument("--annotator", help="whose points are the truth: mean, senior or junior (isbi2015)")
     parser.add_argument("--patients", type=int, help="number of patients (phantom)")
     parser.add_argument("--keep-raw", type=pathlib.Path, help="folder where the DICOM and NIfTI files stay (phantom)")
     parser.add_argument(

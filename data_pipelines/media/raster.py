@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF: bytes -> uint8 RGB, exactly as `transformers` reads an image path, and back to PNG bytes.
+"""PNG, JPEG, TIFF and BMP: bytes -> uint8 RGB, exactly as `transformers` reads an image path, and back to PNG bytes.
 
 The Exif orientation is applied, then Pillow converts to RGB: alpha is dropped, CMYK and palettes are expanded. One
 colour marked as transparent becomes white. A model that is served through `transformers` sees the same pixels.
@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from data_pipelines.media import MediaError
 
 MAX_PIXELS = 1 << 28  # 268 million: a whole-slide thumbnail passes, a decompression bomb does not
-FORMATS = ("PNG", "JPEG", "TIFF", "MPO")  # MPO: what cameras call a JPEG with a preview inside
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "MPO")  # MPO: what cameras call a JPEG with a preview inside
 
 
 def _open(data: bytes) -> Image.Image:
@@ -28,7 +28,7 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise MediaError("image too large") from None
     except (OSError, ValueError, SyntaxError, KeyError):
-        raise MediaError("not a PNG, JPEG or TIFF image") from None
+        raise MediaError("not a PNG, JPEG, TIFF or BMP image") from None
     if image.width * image.height > MAX_PIXELS:
         raise MediaError("image too large")
     return image

@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.prompts import answer_text, options_text, render_question
 from data_pipelines.prompts.render import first_number
@@ -80,9 +81,10 @@ class Maker:
             heldout=heldout,
         )
 
-    def ask(self, key: str, task: str, kind: str, language: str, target: str = "") -> str:
-        """One wording of templates.yaml, chosen by seed and key, with the name of what is asked put in."""
-        return render_question(generator(self.seed, self.dataset, key), task, kind, language, name=target or None)
+    def ask(self, key: str, task: str, kind: str, language: str, name: str = "", **slots: Any) -> str:
+        """One wording of templates.yaml, chosen by seed and key, about what `name` says; slots of render_question."""
+        rng = generator(self.seed, self.dataset, key)
+        return render_question(rng, task, kind, language, name=name or None, **slots)
 
 
 def vqa(question: str, answer: str, language: str) -> tuple[str, Target]:

@@ -18,17 +18,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from data_pipelines.media.deidentify import patient_hash, patient_key
 from data_pipelines.media.raster import encode_png
 from data_pipelines.media.stack import show_stack
 from data_pipelines.parts import Rejected
-from data_pipelines.prompts import answer_text, render_question
 from data_pipelines.publish import Rules
-from data_pipelines.record import MEDIA_TOKEN, SPLITS, Media, Record, Turn
+from data_pipelines.record import SPLITS, Media, Record
 from data_pipelines.sources import npz
-from data_pipelines.sources.derive import generator
 from data_pipelines.sources.fetch import cache_dir
 from data_pipelines.sources.layout import LayoutError, one_of
+from data_pipelines.sources.make import Maker
 from umit_jax.targets import options_target
 
 NAMES = {"train": "train", "validation": "val", "test": "test"}
@@ -99,7 +97,6 @@ class MedMnistConverter:
 
     def units(self) -> list[Unit]:
         """Raises LayoutError and OSError."""
-        patient_key(self.source, cache_dir())
         units = []
         for flag, file in self.files:
             path = self.source / file
@@ -115,42 +112,35 @@ class MedMnistConverter:
         path, chosen = self.source / unit.file, sets()[unit.flag]
         images = npz.rows(path, f"{NAMES[unit.split]}_images", self.cache)
         labels = _labels(path, unit.split, unit.changed_ns)
-        key = patient_key(self.source, cache_dir())
         for row in range(unit.start, unit.stop):
-            id = f"{self.name}/{unit.file.removesuffix('.npz')}/{unit.split}/{row}"
             numbers = [int(n) for n in labels[row]]
             if any(not 0 <= n < (2 if chosen.multi else len(chosen.labels)) for n in numbers):
-                yield Rejected(id, "label out of range")
+                yield Rejected(f"{self.name}/{_key(unit, row)}", "label out of range")
                 continue
-            base = Record(
-                id=id,
-                dataset=self.name,
-                split=unit.split,
-                patient_id=patient_hash(key, unit.flag, unit.split, str(row)),
-                task=TASK,
-                language="en",
-                topic=unit.flag,
-                media=(_media(np.asarray(images[row]), chosen),),
-                turns=(),
-                target={},
-                label_kind="manual",
-                license=chosen.license,
-                source=f"{unit.file}: {unit.split} {row}",
-            )
+            media = _media(np.asarray(images[row]), chosen)
             if not chosen.multi:
-                yield self._asked(base, chosen.kind, chosen.labels, numbers[0])
+                yield self._record(unit, row, media, chosen.labels, numbers[0])
                 continue
             for label, number in zip(chosen.labels, numbers, strict=True):
-                about = dataclasses.replace(base, id=f"{id}/{label}", topic=f"{unit.flag}/{label}")
-                yield self._asked(about, chosen.kind, _NO_YES, number, name=label)
+                yield self._record(unit, row, media, _NO_YES, number, label)
 
-    def _asked(self, base: Record, kind: str, options: Sequence[str], index: int, name: str | None = None) -> Record:
-        rng = generator(self.seed, base.id)
-        question = render_question(rng, TASK, kind, base.language, name=name, options=options)
-        target = options_target(options, index, 0)
-        answer = answer_text(target, task=TASK, language=base.language)
-        return dataclasses.replace(
-            base, target=target, turns=(Turn("user", MEDIA_TOKEN + question), Turn("assistant", answer))
+    def _record(
+        self, unit: Unit, row: int, media: Media, options: Sequence[str], index: int, about: str = ""
+    ) -> Record:
+        chosen = sets()[unit.flag]
+        key = _key(unit, row) + (f"/{about}" if about else "")
+        maker = Maker(self.name, chosen.license, self.source, self.seed)
+        return maker.record(
+            key,
+            split=unit.split,
+            patient=f"{unit.flag}/{unit.split}/{row}",
+            task=TASK,
+            language="en",
+            topic=f"{unit.flag}/{about}" if about else unit.flag,
+            media=(media,),
+            question=maker.ask(key, TASK, chosen.kind, "en", about, options=options),
+            target=options_target(options, index, 0),
+            origin=f"{unit.file}, {unit.split} {row}",
         )
 
 
@@ -209,6 +199,10 @@ def _checked_shape(path: Path, flag: str, split: str) -> tuple[int, ...]:
 def _labels(path: Path, split: str, changed_ns: int) -> np.ndarray:
     del changed_ns  # a changed file is read again
     return npz.read(path, f"{NAMES[split]}_labels")
+
+
+def _key(unit: Unit, row: int) -> str:
+    return f"{unit.file.removesuffix('.npz')}/{unit.split}/{row}"
 
 
 def _media(pixels: np.ndarray, chosen: Set) -> Media:

@@ -101,8 +101,8 @@ def _bomb() -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "not a PNG, JPEG or TIFF image"),
-        (b"GIF89a" + bytes(100), "not a PNG, JPEG or TIFF image"),
+        (b"", "not a PNG, JPEG, TIFF or BMP image"),
+        (b"GIF89a" + bytes(100), "not a PNG, JPEG, TIFF or BMP image"),
         (FILES["rgb.png"][:300], "truncated or damaged image"),
         (FILES["turned.jpg"][:-200], "truncated or damaged image"),
         (_bomb(), "image too large"),

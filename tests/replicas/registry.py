@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.replicas import medmnist, slake, vqa_rad
+from tests.replicas import isbi2015, medmnist, slake, vqa_rad
 
 REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "medmnist": medmnist.replica,
     "vqa_rad/original": vqa_rad.original,
     "vqa_rad/hub": vqa_rad.hub,
     "slake": slake.replica,
+    "isbi2015": isbi2015.replica,
 }
