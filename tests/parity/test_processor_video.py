@@ -1,10 +1,10 @@
 """Videos and images through transformers' whole processors, which resize with torchvision: ids, grids and positions
 are equal, patches to within one of 255 levels but for one value in 5,000, which is two levels off.
 
-Pillow and torchvision resize one axis after the other, each axis first in one of them, and round after each: both stay
-about one level from the exact filter. Between the two steps they clip what overshoots, so next to black and white they
-may end up further apart, and as far from the exact filter; the pictures here keep clear of both. transformers' own
-processors differ so from one another; test_processor_images.py compares with the one that uses Pillow: all equal.
+Pillow and torchvision resize one axis after the other and round after each: both stay about one level from the exact
+filter. Between the two steps they also clip what overshoots, so next to black and white they may end up further apart,
+and as far from the exact filter; the pictures here keep clear of both. transformers' own processors differ so from one
+another; test_processor_images.py compares with the one that uses Pillow: all equal.
 """
 
 import json
