@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import eval as eval_config
-from configs import stage1_align, stage2_instruct
+from configs import stage1_align, stage2_instruct, stage2_lora
 from umit_jax.train.workdir import _flat
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +22,7 @@ def keys(config: ConfigDict) -> list[str]:
     return sorted(_flat(config.to_dict()))
 
 
-@pytest.mark.parametrize("config", [stage1_align, stage2_instruct, eval_config], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("config", [stage1_align, stage2_instruct, stage2_lora, eval_config], ids=lambda m: m.__name__)
 def test_every_key_of_a_config_is_read(config):
     """As an attribute somewhere, or as part of a group that is read whole."""
     text = code()

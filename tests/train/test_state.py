@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
 
 from tests.train.toy import FROZEN_TOWER, MODEL, toy_config
+from umit_jax.model.lora import Lora, trainable
 from umit_jax.model.param import abstract_params
 from umit_jax.parallel.mesh import make_mesh
 from umit_jax.train import optimizer as optimizers
@@ -68,3 +71,22 @@ def test_loaded_parameters_are_taken_as_they_are_and_asked_for_in_place():
     expected = flatten_dict(given, sep="/")
     for path, leaf in flatten_dict(merge(state.params, state.frozen), sep="/").items():
         np.testing.assert_array_equal(leaf, expected[path].astype(leaf.dtype), err_msg=path)
+
+
+def test_a_lora_run_keeps_moments_for_what_trains_only():
+    config = dataclasses.replace(MODEL, lora=Lora(2, 4.0, full=("projector/.*",), quantize="nf4"))
+    paths = flatten_dict(abstract_params(config), sep="/").keys()
+    patterns = ((".*lora_b", 16.0), ("projector/.*", 0.1), (".*", 1.0))
+    trained, frozen = optimizers.multipliers(paths, patterns, trainable(config))
+    assert trained.keys() == trainable(config) == paths - frozen
+    assert trained["decoder/layers/attn/q/lora_b"] == 16.0
+    assert trained["decoder/layers/attn/q/lora_a"] == 1.0
+    assert trained["projector/fc1/kernel"] == 0.1
+    optimizer = optimizers.adamw(toy_config().optimizer, optimizers.schedule(toy_config().optimizer, 6), trained)
+    abstract = abstract_state(config, make_mesh({"fsdp": -1}), optimizer, frozen, jnp.bfloat16)
+    kept = flatten_dict(abstract.frozen, sep="/")
+    assert kept["decoder/embed/embedding"].dtype == jnp.bfloat16
+    assert kept["decoder/layers/mlp/up/kernel_q"].dtype == jnp.uint4
+    count = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract.opt)) == 2 * count + 2  # moments and two counters
+    assert {leaf.dtype for leaf in jax.tree.leaves(abstract.params)} == {jnp.dtype(jnp.float32)}
