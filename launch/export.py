@@ -1,6 +1,7 @@
-"""`umit export`: a checkpoint -> a Hugging Face directory that transformers loads.
+"""`umit export`: a checkpoint -> a Hugging Face directory that transformers loads, written one parameter at a time.
 
-Of a LoRA run it writes the merged weights, or with --adapter a directory that PEFT loads."""
+Of a LoRA run it writes the merged weights, or with --adapter a directory that PEFT loads.
+"""
 
 import argparse
 import pathlib
@@ -15,26 +16,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", action="store_true", help="of a LoRA run: a PEFT adapter, not merged weights")
     parser.add_argument("--base-name", default="", help="with --adapter: name or path that readers load the base by")
     parser.add_argument("--base", type=pathlib.Path, help="where the base of a LoRA run is now, if it has moved")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="of all tensors; without it as in the checkpoint, and what was not trained as it was imported",
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    import ml_dtypes
+    import numpy as np
+
     from data_pipelines.chat import CHAT_TEMPLATE
     from launch import model as models
     from launch import workdir
+    from umit_jax.convert.aside import check_free
     from umit_jax.convert.to_hf import write_hf
+    from umit_jax.train.leaves import LeafReader
 
-    if args.out.exists() and any(p.name != "summary.json" for p in args.out.iterdir()):
-        raise UsageError(f"--out: {args.out} exists and is not empty")
+    try:
+        check_free(args.out)
+    except FileExistsError as error:
+        raise UsageError(f"--out: {error}") from error
+    checkpoint = workdir.find(args.checkpoint, "CHECKPOINT")
     if args.adapter:
         from launch.adapter import export_adapter
 
-        return export_adapter(workdir.find(args.checkpoint, "CHECKPOINT"), args.out, args.base_name)
-    model = models.load(args.checkpoint, "CHECKPOINT", args.base)
+        return export_adapter(checkpoint, args.out, args.base_name)
+    config, tokenizer, _ = models.load_companions(checkpoint.model_dir)
+    dtypes = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
     written = write_hf(
-        model.params,
-        model.config,
+        open_leaves(checkpoint.path, config, None if args.base is None else workdir.find(args.base, "--base").path),
+        config,
         args.out,
-        model.checkpoint.model_dir,
-        chat_template=model.tokenizer.chat_template or CHAT_TEMPLATE,
+        checkpoint.model_dir,
+        chat_template=tokenizer.chat_template or CHAT_TEMPLATE,
+        dtype=dtypes.get(args.dtype),
+        trained=checkpoint.step > 0,
     )
-    return {"tensors": written.tensors, "bytes": written.bytes}
+    return {"tensors": written.tensors, "bytes": written.bytes, "dtypes": written.dtypes}

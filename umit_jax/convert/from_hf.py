@@ -33,12 +33,10 @@ class Leaf:
     shape: tuple[int, ...]
     dtype: np.dtype
     parts: tuple[tuple[Tensor, Stored], ...]
+    report: Report = lambda _: None
 
-    def read(self, index: tuple[slice, ...] | None = None, report: Report = lambda _: None) -> np.ndarray:
-        """The parameter, or the part that `index` cuts from it: no other bytes are looked at.
-
-        report: called with the number of bytes of every piece read.
-        """
+    def read(self, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """The parameter, or the part that `index` cuts from it: no other bytes are looked at."""
         index = index or (slice(None),) * len(self.shape)
         stacked = self.parts[0][0].layer is not None
         chosen = self.parts[index[0]] if stacked else self.parts
@@ -51,7 +49,7 @@ class Leaf:
                 there[theirs] = within[ours]
             part = stored.map().reshape(shape)[tuple(there)].transpose(order)
             copy_blocks(out[layer] if stacked else out, part)
-            report(part.nbytes)
+            self.report(part.nbytes)
         return out
 
 
@@ -114,21 +112,23 @@ def read(directory: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     return model.config, nested({path: leaf.read() for path, leaf in model.leaves.items()})
 
 
+def with_report(model: HfModel, report: Report) -> dict[str, Leaf]:
+    """The parameters by path; report is called with the number of bytes of every piece that is read of them."""
+    return {path: dataclasses.replace(leaf, report=report) for path, leaf in model.leaves.items()}
+
+
 def place(
-    model: HfModel, shardings: dict[str, Any], dtype: Any = np.float32, report: Report = lambda _: None
+    model: HfModel, shardings: dict[str, Any], *, dtype: Any = np.float32, report: Report = lambda _: None
 ) -> dict[str, Any]:
     """The parameters on devices, each process reading the parts of its own devices and nothing else.
 
-    shardings: tree like the parameters'. dtype: of all, or a tree of them. One parameter's part is on the host at a
-    time.
+    shardings: tree like the parameters'. One parameter's part is on the host at a time.
     """
-    places, dtypes = flat(shardings), flat(dtype) if isinstance(dtype, dict) else None
-    made = {}
-    for path, leaf in model.leaves.items():
-        wanted = np.dtype(dtypes[path] if dtypes else dtype)
+    places, made = flat(shardings), {}
+    for path, leaf in with_report(model, report).items():
 
-        def part(index: Any, leaf: Leaf = leaf, wanted: np.dtype = wanted) -> np.ndarray:
-            return leaf.read(index, report).astype(wanted, copy=False)
+        def part(index: Any, leaf: Leaf = leaf) -> np.ndarray:
+            return leaf.read(index).astype(dtype, copy=False)
 
         made[path] = jax.make_array_from_callback(leaf.shape, places[path], _once(part))
     return nested(made)

@@ -1,23 +1,28 @@
 """The files beside the weights that transformers' AutoProcessor reads: tokenizer, chat template, pixel processors.
 
-| file                           | from                                                                        |
-| tokenizer.json and its company | copied from the model directory                                             |
-| tokenizer_config.json          | copied, with the chat template added for readers that look for it there     |
-| chat_template.jinja            | given by the caller, who formatted the training conversations               |
-| preprocessor_config.json       | min_pixels, max_pixels of preprocess.json; mean and std of the ModelConfig  |
-| video_preprocessor_config.json | the same, for videos                                                        |
-| generation_config.json         | the ids of <|im_end|> and <|endoftext|>, greedy                             |
+| file                           | of a model trained from nothing        | of one that was imported               |
+| tokenizer.json and its company | from the model directory               | the original's                         |
+| chat template                  | the caller's, in chat_template.jinja   | the original's, in whichever file, as  |
+|                                | and tokenizer_config.json              | long as it says what training taught   |
+| preprocessor_config.json,      | limits of preprocess.json; mean and    | the original's, with the limits of     |
+| video_preprocessor_config.json | std of the ModelConfig                 | preprocess.json where they differ      |
+| generation_config.json         | ids of <|im_end|> and <|endoftext|>    | the original's                         |
 """
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
-from umit_jax.convert.from_hf import CheckpointError, read_json
+from umit_jax.convert import origin
+from umit_jax.convert.chat_template import same_texts
+from umit_jax.convert.tensorfile import CheckpointError
+from umit_jax.convert.weights import read_json
 from umit_jax.model import families
 from umit_jax.model.config import ModelConfig
 
+log = logging.getLogger(__name__)
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -27,16 +32,62 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
+_PIXEL_FILES = ("preprocessor_config.json", "video_preprocessor_config.json")
+DEFAULT_PIXELS = (56 * 56, 28 * 28 * 1280)  # what transformers takes where no file says
 
 
-def write_processor(config: ModelConfig, model_dir: Path, out_dir: Path, chat_template: str) -> None:
-    """Writes everything of the module's table. model_dir holds tokenizer.json and preprocess.json.
+def write_companions(
+    config: ModelConfig, model_dir: Path, out_dir: Path, chat_template: str, *, trained: bool = True
+) -> None:
+    """Writes everything of the module's table. model_dir holds tokenizer.json and preprocess.json, and `origin` if the
+    model was imported. trained: False while it is as it came.
 
-    Raises CheckpointError where one of the two is missing.
+    Raises CheckpointError where a file is missing.
     """
     for required in ("tokenizer.json", "preprocess.json"):
         if not (model_dir / required).is_file():
             raise CheckpointError(f"{model_dir}: no {required}")
+    kept = model_dir / origin.FOLDER
+    if not kept.is_dir():
+        _write_processor(config, model_dir, out_dir, chat_template)
+        return
+    shutil.copyfile(model_dir / "tokenizer.json", out_dir / "tokenizer.json")
+    for name in origin.KEPT:
+        if name != "config.json" and (kept / name).is_file():
+            shutil.copyfile(kept / name, out_dir / name)
+    _update_pixels(config, read_json(model_dir / "preprocess.json"), out_dir)
+    _update_template(out_dir, chat_template, trained=trained)
+
+
+def pixel_limits(pixels: dict[str, Any]) -> tuple[int, int]:
+    """(min_pixels, max_pixels) of an image processor's settings, in either spelling."""
+    size = pixels.get("size") or {}
+    low = pixels.get("min_pixels") or size.get("shortest_edge") or DEFAULT_PIXELS[0]
+    high = pixels.get("max_pixels") or size.get("longest_edge") or DEFAULT_PIXELS[1]
+    return low, high
+
+
+def check_pixels(config: ModelConfig, pixels: dict[str, Any], source: str) -> None:
+    """Raises CheckpointError, naming the key, for settings that our image path does not have."""
+    vision = config.vision
+    wanted: dict[str, Any] = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": 3}
+    wanted |= {"patch_size": vision.patch_size, "temporal_patch_size": vision.temporal_patch_size}
+    wanted |= {"merge_size": vision.merge_size}
+    for key, value in wanted.items():
+        if pixels.get(key) is not None and pixels[key] != value:
+            raise CheckpointError(f"{source}: {key}: expected {value}, found {pixels[key]!r}")
+    if abs((pixels.get("rescale_factor") or 1 / 255) - 1 / 255) > 1e-9:
+        raise CheckpointError(f"{source}: rescale_factor: expected 1/255, found {pixels['rescale_factor']!r}")
+    low, high = pixel_limits(pixels)
+    if not all(type(limit) is int for limit in (low, high)) or not 0 < low <= high:
+        raise CheckpointError(f"{source}: min_pixels and max_pixels: expected 0 < min <= max, found {low} and {high}")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_processor(config: ModelConfig, model_dir: Path, out_dir: Path, chat_template: str) -> None:
     for name in TOKENIZER_FILES:
         if (model_dir / name).is_file():
             shutil.copyfile(model_dir / name, out_dir / name)
@@ -56,12 +107,7 @@ def write_processor(config: ModelConfig, model_dir: Path, out_dir: Path, chat_te
     write_json(out_dir / "generation_config.json", generation)
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def _pixels(config: ModelConfig, preprocess: dict[str, Any]) -> dict[str, Any]:
-    low, high = preprocess["min_pixels"], preprocess["max_pixels"]
     return {
         "processor_class": families.of(config).processor,
         "do_resize": True,
@@ -70,15 +116,59 @@ def _pixels(config: ModelConfig, preprocess: dict[str, Any]) -> dict[str, Any]:
         "do_convert_rgb": True,
         "resample": 3,  # bicubic
         "rescale_factor": 1 / 255,
-        "min_pixels": low,
-        "max_pixels": high,
-        "size": {"shortest_edge": low, "longest_edge": high},
+        **_limits(preprocess),
         "patch_size": config.vision.patch_size,
         "temporal_patch_size": config.vision.temporal_patch_size,
         "merge_size": config.vision.merge_size,
         "image_mean": list(config.image_mean),
         "image_std": list(config.image_std),
     }
+
+
+def _limits(preprocess: dict[str, Any]) -> dict[str, Any]:
+    low, high = preprocess["min_pixels"], preprocess["max_pixels"]
+    return {"min_pixels": low, "max_pixels": high, "size": {"shortest_edge": low, "longest_edge": high}}
+
+
+def _update_pixels(config: ModelConfig, preprocess: dict[str, Any], out_dir: Path) -> None:
+    """Puts the limits of training into the original's files, which stay byte for byte as they were where they agree."""
+    limits = _limits(preprocess)
+    wanted = limits["min_pixels"], limits["max_pixels"]
+    found = False
+    for name in _PIXEL_FILES:
+        if (out_dir / name).is_file():
+            found = True
+            values = read_json(out_dir / name)
+            if pixel_limits(values) != wanted:
+                write_json(out_dir / name, values | limits)
+    path = out_dir / "processor_config.json"
+    values = read_json(path) if path.is_file() else {}
+    nested = [key for key in ("image_processor", "video_processor") if isinstance(values.get(key), dict)]
+    changed = {key: values[key] | limits for key in nested if pixel_limits(values[key]) != wanted}
+    if changed:
+        write_json(path, values | changed)
+    if not found and "image_processor" not in nested:
+        pixels = {"image_processor_type": "Qwen2VLImageProcessor", **_pixels(config, preprocess)}
+        write_json(out_dir / "preprocessor_config.json", pixels)
+
+
+def _update_template(out_dir: Path, chat_template: str, *, trained: bool) -> None:
+    """Leaves the original's chat template where it is, or puts ours there if training taught another format."""
+    tokenizer, single = out_dir / "tokenizer_config.json", out_dir / "chat_template.json"
+    values = {path: read_json(path) for path in (tokenizer, single) if path.is_file()}
+    places = [path for path in values if isinstance(values[path].get("chat_template"), str)]
+    jinja = out_dir / "chat_template.jinja"
+    theirs = [jinja.read_text(encoding="utf-8")] if jinja.is_file() else []
+    theirs += [values[path]["chat_template"] for path in places]
+    if not theirs:
+        jinja.write_text(chat_template, encoding="utf-8")
+        return
+    if not trained or all(same_texts(template, chat_template) for template in theirs):
+        return
+    log.warning("chat template: the original's says other texts than training did: replaced by training's")
+    jinja.write_text(chat_template, encoding="utf-8")
+    for path in places:
+        write_json(path, values[path] | {"chat_template": chat_template})
 
 
 def _tokenizer_config() -> dict[str, Any]:

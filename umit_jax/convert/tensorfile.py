@@ -145,6 +145,6 @@ def write_file(
         file.write(len(header).to_bytes(8, "little") + header)
         for spec, value in zip(specs, values, strict=True):
             assert (value.shape, value.dtype) == (spec.shape, spec.dtype), (spec, value.shape, value.dtype)
-            data = memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+            data = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
             for start in range(0, len(data), _SLICE):
-                report(file.write(data[start : start + _SLICE]))
+                report(file.write(data[start : start + _SLICE].data))

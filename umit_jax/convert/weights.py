@@ -62,7 +62,9 @@ def _checked_by_index(directory: Path) -> list[Path]:
     for name, file in places.items():
         if name not in holds[file]:
             others = [other for other in named if name in holds[other]]
-            raise CheckpointError(f"{index}: tensor {name} is not in {file}" + (f" but in {others[0]}" if others else ""))
+            raise CheckpointError(
+                f"{index}: tensor {name} is not in {file}" + (f" but in {others[0]}" if others else "")
+            )
     for file in named:
         for name in sorted(holds[file]):
             if places.get(name) is None:

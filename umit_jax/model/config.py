@@ -175,7 +175,8 @@ class ModelConfig:
         rope = {"rope_theta": text.get("rope_theta"), **(text.get("rope_parameters") or text.get("rope_scaling") or {})}
         _check_supported(text, rope)
         optional = {key: config[key] for key in _TOKENS if config.get(key) is not None}
-        optional |= {key: text[key] for key in ("bos_token_id", "eos_token_id") if isinstance(text.get(key), int)}
+        ends = {**config, **{key: value for key, value in text.items() if value is not None}}
+        optional |= {key: ends[key] for key in ("bos_token_id", "eos_token_id") if isinstance(ends.get(key), int)}
         optional |= {key: tuple(config[key]) for key in ("image_mean", "image_std") if config.get(key)}
         heads = get_value(text, "num_attention_heads")
         return cls(

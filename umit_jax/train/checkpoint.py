@@ -17,7 +17,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -97,19 +97,25 @@ class Checkpointer:
         if not any(name.startswith("opt/") for name in saved):
             raise CheckpointError(f"{path}: holds parameters only: give it as config.init_from of a new workdir")
         found, wanted = _signature(saved), _signature(_by_path(abstract._asdict()))
-        _check_same(path, found, wanted)
+        check_same(path, found, wanted)
         state, data = _restore(path, abstract._asdict())
         return TrainState(**state), data
 
     def _guard(self, action: Callable[[], Any]) -> None:
-        try:
+        with saving(self.directory / str(self._saving)):
             action()
-        except Exception as error:
-            path = self.directory / str(self._saving)
-            code = getattr(error, "errno", None) or re.search(r"os_error_code='(\d+)'", str(error))
-            number = int(code[1]) if isinstance(code, re.Match) else code
-            why = os.strerror(number) if number else _brief(error)
-            raise SaveError(f"{path}: checkpoint not saved: {why}") from error
+
+
+@contextlib.contextmanager
+def saving(path: pathlib.Path) -> Iterator[None]:
+    """Whatever fails in the block becomes a SaveError naming `path`."""
+    try:
+        yield
+    except Exception as error:
+        code = getattr(error, "errno", None) or re.search(r"os_error_code='(\d+)'", str(error))
+        number = int(code[1]) if isinstance(code, re.Match) else code
+        why = os.strerror(number) if number else _brief(error)
+        raise SaveError(f"{path}: checkpoint not saved: {why}") from error
 
 
 def saved_parameters(checkpoint: pathlib.Path) -> dict[str, tuple[str, Any]]:
@@ -124,10 +130,8 @@ def saved_parameters(checkpoint: pathlib.Path) -> dict[str, tuple[str, Any]]:
 
 def read_parameter(checkpoint: pathlib.Path, name: str, like: jax.ShapeDtypeStruct, checksum: int | None) -> jax.Array:
     """One saved array under the sharding of `like`. Raises CheckpointError where it is damaged."""
-    try:
+    with reading(checkpoint):
         found = _read_arrays(checkpoint, unflatten_dict({name: like}, sep="/"))
-    except Exception as error:
-        raise CheckpointError(f"{checkpoint}: damaged checkpoint: {_unreadable(error)}") from error
     _check_sums(checkpoint, found, {name: checksum})
     return flatten_dict(found, sep="/")[name]
 
@@ -148,7 +152,7 @@ def load_params(
         places = flatten_dict(shardings, sep="/")
     checkpoint = checkpoint.resolve()
     saved = saved_parameters(checkpoint)
-    _check_same(checkpoint, {p: tuple(saved[p][1].shape) for p in saved}, {p: s.shape for p, s in expected.items()})
+    check_same(checkpoint, {p: tuple(saved[p][1].shape) for p in saved}, {p: s.shape for p, s in expected.items()})
     wanted = {
         saved[p][0]: jax.ShapeDtypeStruct(s.shape, saved[p][1].dtype, sharding=places[p]) for p, s in expected.items()
     }
@@ -233,7 +237,7 @@ def read_data(checkpoint: pathlib.Path) -> dict[str, Any]:
         raise CheckpointError(f"{checkpoint / 'data'}: damaged checkpoint: {_brief(error)}") from error
 
 
-def _check_same(checkpoint: pathlib.Path, saved: dict[str, Any], expected: dict[str, Any]) -> None:
+def check_same(checkpoint: pathlib.Path, saved: dict[str, Any], expected: dict[str, Any]) -> None:
     for path in sorted(saved.keys() | expected.keys()):
         found, want = saved.get(path, "nothing"), expected.get(path, "nothing")
         if found != want:
@@ -243,10 +247,8 @@ def _check_same(checkpoint: pathlib.Path, saved: dict[str, Any], expected: dict[
 def _restore(checkpoint: pathlib.Path, abstract: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays of `abstract` (all or a part of what was saved) and the data item, with every checksum compared."""
     data = read_data(checkpoint)
-    try:
+    with reading(checkpoint):
         state = _read_arrays(checkpoint, abstract)
-    except Exception as error:
-        raise CheckpointError(f"{checkpoint}: damaged checkpoint: {_unreadable(error)}") from error
     _check_sums(checkpoint, state, data["checksums"])
     return state, data
 
@@ -257,6 +259,15 @@ def _check_sums(checkpoint: pathlib.Path, state: dict[str, Any], expected: dict[
             raise CheckpointError(
                 f"{checkpoint}: damaged checkpoint: {path}: expected checksum {expected.get(path)}, found {found}"
             )
+
+
+@contextlib.contextmanager
+def reading(checkpoint: pathlib.Path) -> Iterator[None]:
+    """Whatever fails in the block becomes a CheckpointError naming the checkpoint and the array."""
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(f"{checkpoint}: damaged checkpoint: {_unreadable(error)}") from error
 
 
 def _read_arrays(checkpoint: pathlib.Path, abstract: dict[str, Any]) -> dict[str, Any]:
