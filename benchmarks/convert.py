@@ -1,0 +1,145 @@
+"""Import and export of a 2B-shaped checkpoint: peak memory of each, and their time as a ratio to `cp` of the same bytes.
+
+    python benchmarks/convert.py --dir /somewhere/with/20/GB [--repeats 3] [--layers 28]
+
+Writes a random bfloat16 checkpoint of Qwen2-VL-2B's shape (4.4 GB in shards of 1 GB) with the safetensors layout,
+tensor by tensor. Each repeat then runs, one after the other, `cp -r` of it, `umit import` and `umit export`, the two as
+processes of their own; peak memory is what the kernel says of them. In the end the exported tensors are compared with
+the original ones bit by bit, and everything written is removed.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from configs.sizes import SIZES  # noqa: E402
+from tests.export import hub  # noqa: E402
+from umit_jax.convert.keymap import tensors  # noqa: E402
+from umit_jax.convert.tensorfile import Spec, read_header, write_file  # noqa: E402
+from umit_jax.model.config import ModelConfig  # noqa: E402
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def generate(directory: pathlib.Path, layers: int, shard_bytes: int = 10**9) -> int:
+    """Writes the checkpoint; returns the bytes of its weights. No more than one tensor is in memory."""
+    ids = {key: hub.config_json()[key] for key in ("image_token_id", "video_token_id")}
+    config = ModelConfig.from_dict(SIZES["2b"], {"text.layers": layers, **ids})
+    directory.mkdir(parents=True)
+    hub.write_json(directory / "config.json", config.to_hf() | {"torch_dtype": "bfloat16"})
+    hub.write_companions(directory)
+    shards: list[list[Spec]] = [[]]
+    for tensor in tensors(config):
+        spec = Spec(tensor.name, BF16, tensor.shape)
+        if sum(s.nbytes for s in shards[-1]) + spec.nbytes > shard_bytes and shards[-1]:
+            shards.append([])
+        shards[-1].append(spec)
+    rng, where = np.random.default_rng(0), {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_file(directory / name, shard, (random_values(rng, spec) for spec in shard))
+        where |= dict.fromkeys((spec.name for spec in shard), name)
+    total = sum(spec.nbytes for shard in shards for spec in shard)
+    hub.write_json(directory / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": where})
+    return total
+
+
+def random_values(rng: np.random.Generator, spec: Spec) -> np.ndarray:
+    """Random signs and mantissas, exponents of weights: as little to compress as in a trained model."""
+    count = spec.nbytes // 2
+    bits = np.frombuffer(rng.bytes(2 * count), np.uint16) & 0x81FF
+    return (bits | 0x3C00).view(BF16).reshape(spec.shape)
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """(seconds, peak resident memory in GB) of a process."""
+    started = time.monotonic()
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)}: status {status}")
+    return time.monotonic() - started, usage.ru_maxrss * 1024 / 1e9
+
+
+def differences(first: pathlib.Path, second: pathlib.Path) -> list[str]:
+    """Names of tensors that are not the same bits in both directories."""
+    found = [{t.name: t for file in d.glob("*.safetensors") for t in read_header(file)} for d in (first, second)]
+    different = sorted(found[0].keys() ^ found[1].keys())
+    for name in sorted(found[0].keys() & found[1].keys()):
+        a, b = (tensors_of[name] for tensors_of in found)
+        same = (a.dtype, a.shape) == (b.dtype, b.shape)
+        if not (same and np.array_equal(a.map().view(np.uint16), b.map().view(np.uint16))):
+            different.append(name)
+    return different
+
+
+def apart(function: Callable[..., Any], *args: Any) -> Any:
+    """Calls it in a process of its own: the kernel counts this one's peak into that of every process it starts."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dir", type=pathlib.Path, required=True, help="a new directory, removed in the end")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=28, help="of the decoder; fewer for a quick look")
+    args = parser.parse_args()
+    args.dir.mkdir(parents=True)  # refuses a directory that is there: it is removed below
+    try:
+        measure(args.dir.resolve(), args.repeats, args.layers)
+    finally:
+        shutil.rmtree(args.dir)
+
+
+def measure(work: pathlib.Path, repeats: int, layers: int) -> None:
+    source, copy, workdir, out = (work / name for name in ("hub", "copy", "workdir", "export"))
+    total = apart(generate, source, layers)
+    print(f"{total / 1e9:.2f} GB in {len(list(source.glob('*.safetensors')))} files")
+    umit = [sys.executable, "-m", "launch"]
+    commands = {
+        "cp": ["cp", "-r", str(source), str(copy)],
+        "import": [*umit, "import", str(source), "--out", str(workdir)],
+        "export": [*umit, "export", str(workdir), "--out", str(out)],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    peaks: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(repeats):
+        for path in (copy, workdir, out):
+            shutil.rmtree(path, ignore_errors=True)
+        for name, command in commands.items():
+            os.sync()
+            took, peak = run(command)
+            seconds[name].append(took)
+            peaks[name].append(peak)
+    different = apart(differences, source, out)
+    base = statistics.median(seconds["cp"])
+    for name in ("import", "export"):
+        took = statistics.median(seconds[name])
+        print(f"{name}: peak {max(peaks[name]):.2f} GB, {took:.1f} s, {took / base:.2f} times cp ({base:.1f} s)")
+    print(f"bit for bit: {'equal' if not different else f'{len(different)} tensors differ, first {different[0]}'}")
+    result = {"bytes": total, "seconds": seconds, "peak_gb": {k: max(v) for k, v in peaks.items()}}
+    print(json.dumps(result | {"different": different}))
+    if different:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
