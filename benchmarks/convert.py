@@ -1,4 +1,4 @@
-"""Import and export of a 2B-shaped checkpoint: peak memory of each, and their time as a ratio to `cp` of the same bytes.
+"""Import and export of a 2B-shaped checkpoint: peak memory, and time as a ratio to `cp` of the same bytes.
 
     python benchmarks/convert.py --dir /somewhere/with/20/GB [--repeats 3] [--layers 28]
 
@@ -67,15 +67,15 @@ def random_values(rng: np.random.Generator, spec: Spec) -> np.ndarray:
     return (bits | 0x3C00).view(BF16).reshape(spec.shape)
 
 
-def run(command: list[str]) -> tuple[float, float]:
-    """(seconds, peak resident memory in GB) of a process."""
+def run(command: list[str]) -> tuple[float, float, float]:
+    """(seconds, CPU seconds, peak resident memory in GB) of a process."""
     started = time.monotonic()
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)}: status {status}")
-    return time.monotonic() - started, usage.ru_maxrss * 1024 / 1e9
+    return time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9
 
 
 def differences(first: pathlib.Path, second: pathlib.Path) -> list[str]:
@@ -120,22 +120,25 @@ def measure(work: pathlib.Path, repeats: int, layers: int) -> None:
         "export": [*umit, "export", str(workdir), "--out", str(out)],
     }
     seconds: dict[str, list[float]] = {name: [] for name in commands}
+    cpu: dict[str, list[float]] = {name: [] for name in commands}
     peaks: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(repeats):
         for path in (copy, workdir, out):
             shutil.rmtree(path, ignore_errors=True)
         for name, command in commands.items():
             os.sync()
-            took, peak = run(command)
-            seconds[name].append(took)
-            peaks[name].append(peak)
+            for values, value in zip((seconds[name], cpu[name], peaks[name]), run(command), strict=True):
+                values.append(round(value, 3))
     different = apart(differences, source, out)
-    base = statistics.median(seconds["cp"])
     for name in ("import", "export"):
-        took = statistics.median(seconds[name])
-        print(f"{name}: peak {max(peaks[name]):.2f} GB, {took:.1f} s, {took / base:.2f} times cp ({base:.1f} s)")
+        ratios = [took / base for took, base in zip(seconds[name], seconds["cp"], strict=True)]
+        took, base, work = (statistics.median(values) for values in (seconds[name], seconds["cp"], cpu[name]))
+        print(
+            f"{name}: peak {max(peaks[name]):.2f} GB; {took:.1f} s ({work:.1f} of CPU) against {base:.1f} s of cp; "
+            f"median ratio {statistics.median(ratios):.2f}"
+        )
     print(f"bit for bit: {'equal' if not different else f'{len(different)} tensors differ, first {different[0]}'}")
-    result = {"bytes": total, "seconds": seconds, "peak_gb": {k: max(v) for k, v in peaks.items()}}
+    result = {"bytes": total, "seconds": seconds, "cpu_seconds": cpu, "peak_gb": {k: max(v) for k, v in peaks.items()}}
     print(json.dumps(result | {"different": different}))
     if different:
         raise SystemExit(1)

@@ -104,6 +104,7 @@ def _run(command: str, argv: list[str]) -> int:
     args = parser.parse_args(argv)
     # The host side logs to stderr; third-party libraries only from warnings up, and never a file's header values.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    importlib.import_module("absl.logging")  # before its logger is asked for: it must be made by absl's own class
     for noisy in ("absl", "jax", "orbax", "pydicom", "tensorflow_datasets", "grain"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     started = time.monotonic()

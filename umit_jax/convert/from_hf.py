@@ -7,13 +7,14 @@ that neither a file nor the model has to be in memory.
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from umit_jax.convert.keymap import Tensor, copy_blocks, hf_view, hub_name, tensors, to_ours
+from umit_jax.convert.keymap import THREADS, Tensor, copy_blocks, hf_view, hub_name, tensors, to_ours
 from umit_jax.convert.tensorfile import CheckpointError, Stored
 from umit_jax.convert.weights import find_tensors, read_json
 from umit_jax.model.config import ConfigError, ModelConfig
@@ -37,19 +38,30 @@ class Leaf:
 
     def read(self, index: tuple[slice, ...] | None = None) -> np.ndarray:
         """The parameter, or the part that `index` cuts from it: no other bytes are looked at."""
-        index = index or (slice(None),) * len(self.shape)
+        whole = index is None
+        index = (slice(None),) * len(self.shape) if index is None else index
         stacked = self.parts[0][0].layer is not None
         chosen = self.parts[index[0]] if stacked else self.parts
         within = index[1:] if stacked else index
         out = np.empty(_shape_of(self.shape, index), self.dtype)
-        for layer, (tensor, stored) in enumerate(chosen):
+
+        def fill(place: int) -> None:
+            tensor, stored = chosen[place]
             shape, order = hf_view(tensor)
+            target = out[place : place + 1] if stacked else out
+            if whole and self.dtype == stored.dtype and order == tuple(sorted(order)):
+                self.report(stored.load(target).nbytes)
+                return
             there = [slice(None)] * len(shape)
             for ours, theirs in enumerate(order):
                 there[theirs] = within[ours]
-            part = stored.map().reshape(shape)[tuple(there)].transpose(order)
-            copy_blocks(out[layer] if stacked else out, part)
+            # A whole tensor is faster read than mapped, and mapped pages would count as this process's memory.
+            part = (stored.load() if whole else stored.map()).reshape(shape)[tuple(there)].transpose(order)
+            copy_blocks(target[0] if stacked else target, part)
             self.report(part.nbytes)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(fill, range(len(chosen))))
         return out
 
 
@@ -91,6 +103,9 @@ def read_config(directory: Path) -> ModelConfig:
     values = read_json(directory / "config.json")
     found = read_pixels(directory)
     values |= {key: found[key] for key in ("image_mean", "image_std") if found.get(key)}
+    if values.get("quantization_config"):
+        method = (values["quantization_config"] or {}).get("quant_method", "quantised")
+        raise CheckpointError(f"{directory / 'config.json'}: quantization_config: {method} weights are not supported")
     try:
         return ModelConfig.from_hf(values)
     except ConfigError as error:

@@ -11,6 +11,7 @@ uses in memory to them.
 """
 
 import math
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from umit_jax.model import families
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import abstract_params
 
+THREADS = min(4, os.cpu_count() or 1)  # that copy layers at the same time
 _BLOCK_WIDTH = 128
 
 

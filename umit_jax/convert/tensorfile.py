@@ -40,6 +40,20 @@ class Stored(NamedTuple):
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
+    def load(self, into: np.ndarray | None = None) -> np.ndarray:
+        """The tensor, read into new memory or into a row-major array of as many values."""
+        value = np.empty(self.shape, self.dtype) if into is None else into
+        with self.file.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            data = value.reshape(-1).view(np.uint8).data
+            done = 0
+            while done < len(data):  # one call reads 2 GiB at most
+                count = file.readinto(data[done:])
+                if not count:
+                    raise CheckpointError(f"{self.file}: tensor {self.name}: the file ended while it was read")
+                done += count
+        return value
+
     def map(self) -> np.ndarray:
         """The tensor as it lies in the file; pages are read when they are looked at."""
         if not self.nbytes:

@@ -7,7 +7,10 @@ A tensor keeps the dtype of its parameter. That of a model that was imported goe
 where that loses nothing, so that an import that was not trained leaves as it came, tensor by tensor.
 """
 
+import collections
+import itertools
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +20,7 @@ from tqdm import tqdm
 from umit_jax.convert import origin
 from umit_jax.convert.aside import whole_directory
 from umit_jax.convert.from_hf import flat
-from umit_jax.convert.keymap import Tensor, tensors, to_hf
+from umit_jax.convert.keymap import THREADS, Tensor, tensors, to_hf
 from umit_jax.convert.processor import write_companions, write_json
 from umit_jax.convert.tensorfile import Spec, write_file
 from umit_jax.convert.weights import INDEX
@@ -57,13 +60,34 @@ class _Last:
     def __init__(self, source: Source):
         self._source, self._path, self._value = source, "", np.empty(0)
 
+    def parameter(self, path: str) -> np.ndarray:
+        if self._path != path:
+            self._value = np.empty(0)  # gone before the next one comes
+            self._value = self._source.read(path)
+            self._path = path
+        return self._value
+
     def tensor(self, tensor: Tensor) -> np.ndarray:
         """One Hugging Face tensor's values, in our layout and dtype."""
-        if self._path != tensor.entry.path:
-            self._value = np.empty(0)  # gone before the next one comes
-            self._value = self._source.read(tensor.entry.path)
-            self._path = tensor.entry.path
-        return self._value if tensor.layer is None else self._value[tensor.layer]
+        value = self.parameter(tensor.entry.path)
+        return value if tensor.layer is None else value[tensor.layer]
+
+    def values(self, shard: list[tuple[Spec, Tensor]]) -> Iterator[np.ndarray]:
+        """The tensors as they are written. A few layers of one parameter are turned while the one before is written;
+        the next parameter is read when all of this one are done."""
+
+        def turn(tensor: Tensor, value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+            return to_hf(tensor, value.astype(dtype, copy=False))
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _, group in itertools.groupby(shard, key=lambda item: item[1].entry.path):
+                turning: collections.deque[Future[np.ndarray]] = collections.deque()
+                for spec, tensor in group:
+                    turning.append(pool.submit(turn, tensor, self.tensor(tensor), spec.dtype))
+                    if len(turning) > THREADS:
+                        yield turning.popleft().result()
+                while turning:
+                    yield turning.popleft().result()
 
 
 def write_hf(
@@ -138,17 +162,12 @@ def _write_weights(
         last = _Last(source)
         for number, shard in enumerate(shards, start=1):
             name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            values = (_value(last, tensor, spec.dtype) for spec, tensor in shard)
-            write_file(out_dir / name, [spec for spec, _ in shard], values, bar.update)
+            write_file(out_dir / name, [spec for spec, _ in shard], last.values(shard), bar.update)
             where |= {spec.name: name for spec, _ in shard}
     if len(shards) > 1:
         write_json(out_dir / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
     names = [str(dtype) for dtype in dtypes.values()]
     return Written(len(where), total, {name: names.count(name) for name in sorted(set(names))})
-
-
-def _value(last: _Last, tensor: Tensor, dtype: np.dtype) -> np.ndarray:
-    return to_hf(tensor, last.tensor(tensor).astype(dtype, copy=False))
 
 
 def _shards(

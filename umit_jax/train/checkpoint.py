@@ -52,8 +52,6 @@ class Checkpointer:
     """Saves and restores one workdir's checkpoints; keeps the newest `keep`. Use as a context manager."""
 
     def __init__(self, workdir: pathlib.Path, keep: int):
-        # Orbax logs the traceback of a failed background save three times; it reaches the user as one SaveError.
-        logging.getLogger("absl").addFilter(_drop_orbax)
         self.directory = workdir.resolve() / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -109,6 +107,8 @@ class Checkpointer:
 @contextlib.contextmanager
 def saving(path: pathlib.Path) -> Iterator[None]:
     """Whatever fails in the block becomes a SaveError naming `path`."""
+    # Orbax logs the traceback of a failed background save three times; it reaches the user as one SaveError.
+    logging.getLogger("absl").addFilter(_drop_orbax)
     try:
         yield
     except Exception as error:

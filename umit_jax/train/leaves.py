@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from umit_jax.model.config import ModelConfig
@@ -19,7 +20,8 @@ from umit_jax.model.param import abstract_params
 from umit_jax.train.checkpoint import CheckpointError, check_same, read_data, reading, saved_parameters, saving
 
 _CHUNK = 64_000_000  # bytes read at once at most, by a process that wants a part of a parameter
-_PIECE = 1 << 16  # values summed at once: the weights of a sum stay in the cache
+_PIECE = 1 << 17  # values summed at once: they stay in the cache
+_NO_SYNC = ts.Context.Spec({"file_io_sync": False})  # the system writes when it sees fit, as for a copied file
 
 
 class Readable(Protocol):
@@ -51,9 +53,11 @@ class _PromiseHandler(ocp.type_handlers.NumpyHandler):
     async def serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Sequence[Any] | None = None) -> Any:
         for value, info, arg in zip(values, infos, args or [ocp.SaveArgs()] * len(values), strict=True):
             array = value.leaf.read()
-            self._sums[info.name.replace(".", "/")] = checksum(array)
-            for future in await super().serialize([array], [info], [arg]):
-                future.result()
+            quick = info.replace(ts_context=ts.Context(_NO_SYNC, parent=info.ts_context))
+            written = list(await super().serialize([array], [quick], [arg]))
+            self._sums[info.name.replace(".", "/")] = checksum(array)  # while it is being written
+            while written:  # the futures hold the array: none may live on while the next one is read
+                written.pop().result()
             del array
         return []
 
