@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from launch import workdir
     from umit_jax.convert.aside import check_free
     from umit_jax.convert.to_hf import write_hf
-    from umit_jax.train.leaves import LeafReader
+    from umit_jax.train.leaves import open_leaves
 
     try:
         check_free(args.out)
@@ -52,6 +52,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         checkpoint.model_dir,
         chat_template=tokenizer.chat_template or CHAT_TEMPLATE,
         dtype=dtypes.get(args.dtype),
-        trained=checkpoint.step > 0,
     )
     return {"tensors": written.tensors, "bytes": written.bytes, "dtypes": written.dtypes}

@@ -1,4 +1,4 @@
-"""Checkpoints that do not fit, and work that is cut short: one line names the tensor or file, nothing is left behind."""
+"""Checkpoints that do not fit, and work that is cut short: one line names the tensor or file, nothing stays behind."""
 
 import json
 import os

@@ -202,21 +202,27 @@ def test_pixel_limits_of_training_replace_those_of_the_original(tmp_path):
     assert found["size"] == {"shortest_edge": 784, "longest_edge": 200704}
 
 
-def test_a_template_that_says_what_training_taught_stays_and_another_is_replaced(tmp_path):
+def test_a_template_other_than_training_s_is_replaced_wherever_it_is(tmp_path):
+    source = hub.write_model(tmp_path / "hub")
+    umit("import", source, "--out", tmp_path / "workdir")
+    (tmp_path / "workdir" / "model" / "chat_template.jinja").write_text("{{ messages }}")
+    umit("export", tmp_path / "workdir", "--out", tmp_path / "export")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        found, before = (json.loads((folder / name).read_text()) for folder in (tmp_path / "export", source))
+        assert found == before | {"chat_template": "{{ messages }}"}
+    assert (tmp_path / "export" / "chat_template.jinja").read_text() == "{{ messages }}"
+
+
+def test_a_directory_without_template_gets_the_one_that_training_uses(tmp_path):
     from data_pipelines.chat import CHAT_TEMPLATE
 
-    for name, template in (("same", hub.TEMPLATE), ("other", hub.TEMPLATE.replace("helpful", "careful"))):
-        (tmp_path / name).mkdir()
-        source = hub.write_model(tmp_path / name / "hub")
-        hub.write_json(source / "chat_template.json", {"chat_template": template})
-        umit("import", source, "--out", tmp_path / name / "workdir")
-        umit("export", tmp_path / name / "workdir", "--out", tmp_path / name / "untrained")
-        umit("export", trained_workdir(tmp_path / name), "--out", tmp_path / name / "export")
-        untrained, found = (
-            json.loads((tmp_path / name / d / "chat_template.json").read_text()) for d in ("untrained", "export")
-        )
-        assert untrained == {"chat_template": template}
-        assert found == {"chat_template": template if name == "same" else CHAT_TEMPLATE}
+    source = hub.write_model(tmp_path / "hub")
+    (source / "chat_template.json").unlink()
+    values = json.loads((source / "tokenizer_config.json").read_text())
+    hub.write_json(source / "tokenizer_config.json", {k: v for k, v in values.items() if k != "chat_template"})
+    out = round_trip(source, tmp_path)
+    assert (out / "chat_template.jinja").read_text() == CHAT_TEMPLATE
+    assert (out / "tokenizer_config.json").read_bytes() == (source / "tokenizer_config.json").read_bytes()
 
 
 def test_settings_inside_processor_config_json_are_read_and_written_there(tmp_path):

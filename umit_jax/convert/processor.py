@@ -10,19 +10,16 @@
 """
 
 import json
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 from umit_jax.convert import origin
-from umit_jax.convert.chat_template import same_texts
 from umit_jax.convert.tensorfile import CheckpointError
 from umit_jax.convert.weights import read_json
 from umit_jax.model import families
 from umit_jax.model.config import ModelConfig
 
-log = logging.getLogger(__name__)
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -36,11 +33,9 @@ _PIXEL_FILES = ("preprocessor_config.json", "video_preprocessor_config.json")
 DEFAULT_PIXELS = (56 * 56, 28 * 28 * 1280)  # what transformers takes where no file says
 
 
-def write_companions(
-    config: ModelConfig, model_dir: Path, out_dir: Path, chat_template: str, *, trained: bool = True
-) -> None:
+def write_companions(config: ModelConfig, model_dir: Path, out_dir: Path, chat_template: str) -> None:
     """Writes everything of the module's table. model_dir holds tokenizer.json and preprocess.json, and `origin` if the
-    model was imported. trained: False while it is as it came.
+    model was imported. chat_template: the format that the model was trained in.
 
     Raises CheckpointError where a file is missing.
     """
@@ -56,7 +51,7 @@ def write_companions(
         if name != "config.json" and (kept / name).is_file():
             shutil.copyfile(kept / name, out_dir / name)
     _update_pixels(config, read_json(model_dir / "preprocess.json"), out_dir)
-    _update_template(out_dir, chat_template, trained=trained)
+    _update_template(out_dir, chat_template)
 
 
 def pixel_limits(pixels: dict[str, Any]) -> tuple[int, int]:
@@ -152,23 +147,28 @@ def _update_pixels(config: ModelConfig, preprocess: dict[str, Any], out_dir: Pat
         write_json(out_dir / "preprocessor_config.json", pixels)
 
 
-def _update_template(out_dir: Path, chat_template: str, *, trained: bool) -> None:
-    """Leaves the original's chat template where it is, or puts ours there if training taught another format."""
-    tokenizer, single = out_dir / "tokenizer_config.json", out_dir / "chat_template.json"
-    values = {path: read_json(path) for path in (tokenizer, single) if path.is_file()}
-    places = [path for path in values if isinstance(values[path].get("chat_template"), str)]
+def _update_template(out_dir: Path, chat_template: str) -> None:
+    """Leaves the original's chat template where it is; another one takes its place in every file that has one."""
     jinja = out_dir / "chat_template.jinja"
-    theirs = [jinja.read_text(encoding="utf-8")] if jinja.is_file() else []
-    theirs += [values[path]["chat_template"] for path in places]
-    if not theirs:
-        jinja.write_text(chat_template, encoding="utf-8")
+    paths = [out_dir / name for name in ("chat_template.json", "tokenizer_config.json")]
+    values = {path: read_json(path) for path in paths if path.is_file()}
+    places = [path for path in values if values[path].get("chat_template")]
+    found = [jinja.read_text(encoding="utf-8")] if jinja.is_file() else []
+    found += [_default(values[path]["chat_template"]) for path in places]
+    if found and found[0] == chat_template:  # the first is what a reader takes
         return
-    if not trained or all(same_texts(template, chat_template) for template in theirs):
-        return
-    log.warning("chat template: the original's says other texts than training did: replaced by training's")
     jinja.write_text(chat_template, encoding="utf-8")
     for path in places:
         write_json(path, values[path] | {"chat_template": chat_template})
+
+
+def _default(template: Any) -> Any:
+    """Of several named templates the one that is used where none is asked for."""
+    if isinstance(template, list):
+        return {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}.get(
+            "default"
+        )
+    return template
 
 
 def _tokenizer_config() -> dict[str, Any]:

@@ -98,12 +98,10 @@ def write_hf(
     *,
     chat_template: str,
     dtype: Any = None,
-    trained: bool = True,
     shard_bytes: int = SHARD_BYTES,
 ) -> Written:
     """The whole directory. model_dir: tokenizer, preprocess.json and what an import kept. chat_template: the format of
-    the training conversations, for apply_chat_template. dtype: of all tensors; without it see the module. trained:
-    False for parameters that are as they were imported.
+    the training conversations, for apply_chat_template. dtype: of all tensors; without it see the module.
 
     Raises CheckpointError for an incomplete model_dir, FileExistsError for an out_dir with anything in it; an OSError
     (disk full) leaves nothing behind.
@@ -112,7 +110,7 @@ def write_hf(
     model_dir = Path(model_dir)
     with whole_directory(Path(out_dir)) as aside:
         kept = origin.load(model_dir)
-        write_companions(config, model_dir, aside, chat_template, trained=trained)
+        write_companions(config, model_dir, aside, chat_template)
         dtypes = _dtypes(source, config, kept, dtype)
         written = _write_weights(source, config, aside, dtypes, kept, shard_bytes)
         write_json(aside / "config.json", origin.config_json(config, kept, set(dtypes.values())))

@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import abstract_params
 from umit_jax.train.checkpoint import CheckpointError, check_same, read_data, reading, saved_parameters, saving
+from umit_jax.train.weights import lora_of, open_weights
 
 _CHUNK = 64_000_000  # bytes read at once at most, by a process that wants a part of a parameter
 _PIECE = 1 << 17  # values summed at once: they stay in the cache
@@ -133,6 +134,29 @@ class LeafReader:
                 f"{self._checkpoint}: damaged checkpoint: {name}: expected checksum {expected}, found {found}"
             )
         return array
+
+
+class MergedLeaves:
+    """The parameters of a LoRA run over its base, each in the dtype of the base."""
+
+    def __init__(self, checkpoint: pathlib.Path, config: ModelConfig, base: pathlib.Path | None):
+        self._weights = open_weights(checkpoint, config, base)
+        below = open_leaves(base or pathlib.Path(read_data(checkpoint)["base"]["path"]), config)
+        self.dtypes: Mapping[str, np.dtype] = below.dtypes
+
+    def read(self, path: str) -> np.ndarray:
+        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return np.asarray(self._weights.read(path, one))
+
+
+def open_leaves(
+    checkpoint: pathlib.Path, config: ModelConfig, base: pathlib.Path | None = None
+) -> LeafReader | MergedLeaves:
+    """The model's parameters of any checkpoints/<step> folder. base: where the base of a LoRA run is now, if it has
+    moved."""
+    if lora_of(read_data(checkpoint)) is None:
+        return LeafReader(checkpoint, config)
+    return MergedLeaves(checkpoint, config, base)
 
 
 def checksum(array: np.ndarray) -> int:
