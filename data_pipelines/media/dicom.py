@@ -15,13 +15,16 @@ import dataclasses
 import io
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pydicom
 from pydicom import uid
 from pydicom.encaps import generate_frames
+from pydicom.filereader import read_dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
 
 from data_pipelines.media import MediaError, deidentify
@@ -41,7 +44,9 @@ from data_pipelines.media.dicom_header import (
 from data_pipelines.media.volume import apply_window, window_range
 
 MAX_FILE_BYTES = 1 << 31
+MAX_INFLATED_BYTES = 1 << 30
 MAX_DECODED_BYTES = 1 << 32
+_CHUNK = 1 << 20
 _NOT_IMAGES = {"SEG": "a segmentation, not an image", "RTDOSE": "a dose map, not an image"}
 _NEEDS_SPACING = ("CT", "MR", "PT")  # PixelSpacing is mandatory (type 1) in their image modules
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08", b"\x00\x02")  # a dataset that starts without preamble
@@ -141,9 +146,38 @@ def read_header(source: Path | str | bytes, pixels: bool = True) -> pydicom.Data
         file.seek(0)
         with quiet():
             try:
+                _check_inflated(file)
                 return pydicom.dcmread(file, stop_before_pixels=not pixels)
+            except MediaError:
+                raise
             except Exception:
                 raise MediaError("damaged DICOM header") from None
+
+
+def _transfer_syntax(file: IO[bytes], implicit: bool) -> str | None:
+    """Read from the meta group; the file is left at the start of the dataset."""
+    file.seek(132)
+    meta = read_dataset(file, implicit, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    return meta.get("TransferSyntaxUID")
+
+
+def _check_inflated(file: IO[bytes]) -> None:
+    """Refuses a deflated dataset that would fill the memory, before pydicom inflates all of it at once."""
+    try:
+        syntax = _transfer_syntax(file, implicit=False)
+    except NotImplementedError:  # some writers leave out the VRs of the meta group, which pydicom forgives
+        syntax = _transfer_syntax(file, implicit=True)
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        stream, total, pending = zlib.decompressobj(-zlib.MAX_WBITS), 0, b""
+        while total <= MAX_INFLATED_BYTES and not stream.eof:
+            pending = pending or file.read(_CHUNK)
+            if not pending:
+                break
+            total += len(stream.decompress(pending, _CHUNK))
+            pending = stream.unconsumed_tail
+        if total > MAX_INFLATED_BYTES:
+            raise MediaError("deflated data too large")
+    file.seek(0)
 
 
 def read_patient(source: Path | str | bytes) -> str:

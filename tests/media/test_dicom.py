@@ -15,7 +15,7 @@ from pydicom.uid import (
 )
 
 from data_pipelines.media import MediaError
-from data_pipelines.media.dicom import read_dicom
+from data_pipelines.media.dicom import read_dicom, read_header
 from tests.media.dicom_files import dataset, to_bytes, write
 
 CT = np.random.default_rng(0).integers(-1024, 1500, (96, 80)).astype(np.int16)
@@ -252,3 +252,28 @@ def test_a_file_with_damaged_bytes_is_read_or_refused(name):
         except MediaError as error:
             outcomes.add(error.reason)
     assert len(outcomes) > 1
+
+
+def deflated(pixels) -> bytes:
+    made = dataset(pixels)
+    made.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    return to_bytes(made)
+
+
+def test_a_small_deflated_file_does_not_fill_the_memory(monkeypatch):
+    data = deflated(np.zeros((2000, 2000), np.int16))
+    assert len(data) < 20_000
+    assert read_dicom(data).frames.shape == (1, 2000, 2000)
+    inflated = len(to_bytes(dataset(np.zeros((2000, 2000), np.int16))))
+    monkeypatch.setattr("data_pipelines.media.dicom.MAX_INFLATED_BYTES", inflated - 500)
+    monkeypatch.setattr(pydicom, "dcmread", lambda *_, **__: pytest.fail("inflated before it was refused"))
+    for pixels in (True, False):
+        with pytest.raises(MediaError) as caught:
+            read_header(data, pixels)
+        assert caught.value.reason == "deflated data too large"
+
+
+def test_a_deflated_file_that_is_cut_short_is_damaged():
+    data = deflated(np.random.default_rng(0).integers(0, 999, (64, 64)).astype(np.int16))
+    with pytest.raises(MediaError):
+        read_dicom(data[:-1000])
