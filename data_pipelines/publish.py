@@ -37,7 +37,7 @@ class Rules:
     leaks: "error" refuses a set in which a patient or an image is in two splits, "report" lists them in the manifest,
     for published data sets that are so. duplicates: "report", or "drop": a repeated question about the same image, and
     from train (then validation) every record whose image is, or nearly is, one of a later split. expected: published
-    numbers of records by "split/task"; the manifest lists each that differs.
+    numbers of records by "split/task", "all/task" where the split is ours; the manifest lists each that differs.
     """
 
     leaks: str = "error"
@@ -176,6 +176,8 @@ class _Set:
             )
         records = {split: _sum(facts["records"][split] for facts in self.facts) for split in SPLITS}
         counts = {f"{split}/{task}": n for split, tasks in records.items() for task, n in tasks.items()}
+        every = _sum(records.values())
+        counts |= {f"all/{task}": n for task, n in every.items()}
         synthetic = sum(facts["synthetic"] for facts in self.facts)
         return {
             "schema": SCHEMA,

@@ -202,6 +202,19 @@ def read_dicom(source: Path | str | bytes) -> DicomImage:
             raise MediaError("damaged DICOM header") from None
 
 
+def own_jpeg(source: Path | str | bytes) -> bytes | None:
+    """The JPEG (baseline) that a file of one frame holds, as it is; None for any other file."""
+    dataset = read_header(source)
+    syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    with quiet():
+        try:
+            if syntax != uid.JPEGBaseline8Bit or int(dataset.get("NumberOfFrames") or 1) != 1:
+                return None
+            return next(generate_frames(dataset.PixelData, number_of_frames=1))
+        except Exception:  # what read_dicom names, if it is read at all
+            return None
+
+
 def _image(dataset: pydicom.Dataset) -> DicomImage:
     allowed = deidentify.facts(dataset)
     modality = str(allowed.get("Modality", ""))

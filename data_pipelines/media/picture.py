@@ -5,12 +5,15 @@ and places hide, are cut out of the container, which leaves the pixels as they a
 transparency, pictures to be turned, TIFF) becomes a PNG of the pixels that raster.read_image gives.
 """
 
+import dataclasses
 import io
 import struct
 import warnings
 
+import numpy as np
 from PIL import Image
 
+from data_pipelines.media import MediaError
 from data_pipelines.media.raster import encode_png, read_image
 from data_pipelines.record import Media
 
@@ -75,3 +78,13 @@ def _bare_png(data: bytes) -> bytes | None:
         at += 12 + length
         if kind == b"IEND":
             return b"".join(kept)
+
+
+def same_picture(media: Media, data: bytes | None) -> Media:
+    """An image with these bytes (a JPEG's) for its own, where they decode to the very same pixels."""
+    try:
+        kept = picture(data, media.modality).frames if data else media.frames
+    except MediaError:
+        return media
+    same = np.array_equal(read_image(kept[0]), read_image(media.frames[0]))
+    return dataclasses.replace(media, frames=kept) if same else media

@@ -11,7 +11,7 @@ import yaml
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One data set. flags: those of `umit prepare` it takes; required: those it cannot do without. records: published
-    numbers by "split/task"."""
+    numbers by "split/task", or "all/task"."""
 
     what: str
     where: str

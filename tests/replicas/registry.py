@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.replicas import isbi2015, medmnist, slake, vqa_rad
+from tests.replicas import isbi2015, medmnist, rsna, slake, vqa_rad
 
 REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "medmnist": medmnist.replica,
@@ -13,4 +13,5 @@ REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "vqa_rad/hub": vqa_rad.hub,
     "slake": slake.replica,
     "isbi2015": isbi2015.replica,
+    "rsna": rsna.replica,
 }
