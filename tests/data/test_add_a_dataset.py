@@ -52,11 +52,9 @@ def test_the_pages_converter_gives_every_record_and_every_reason(photos, tmp_pat
     manifest = prepare(module.converter(source), tmp_path / "out")
     records = {r.id: r for split in manifest["records"] for r in open_shards(tmp_path / "out", split)}
     assert sorted(records) == [f"photos/{i:02d}.png" for i in range(1, 12)]
-    assert manifest["quarantined_reasons"] == {
-        "unknown class": 1,
-        "no such file": 1,
-        "not a PNG, JPEG or TIFF image": 1,
-    }
+    reasons = {row["id"]: row["reason"] for row in manifest["quarantined"]}
+    assert reasons.pop("photos/broken.png").startswith("not a PNG, JPEG")
+    assert reasons == {"photos/00.png": "unknown class", "photos/absent.png": "no such file"}
     assert {id: r.turns[1].text for id, r in records.items()} == {
         f"photos/{i:02d}.png": f"{i % 2}:{module.CLASSES[i % 2]}" for i in range(1, 12)
     }
