@@ -1,7 +1,7 @@
 """`umit train`: one stage. Reads top to bottom: tokenizer -> model config -> data stream -> training loop.
 
 The parameters start from, in this order: 1. the newest checkpoint of this workdir (resume, optimizer and data
-position included); 2. config.init_from; 3. random initialisation.
+position included); 2. config.init_from, a checkpoint or a Hugging Face directory; 3. random initialisation.
 """
 
 import argparse
@@ -10,13 +10,17 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
-from launch import config_file, workdir
+from launch import config_file, import_hf, workdir
 from launch.cli import UsageError
 from launch.summary import write_json
+
+if TYPE_CHECKING:
+    from umit_jax.convert.from_hf import HfModel
+    from umit_jax.model.config import ModelConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +36,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from data_pipelines.mixture import make_stream
     from launch import model as models
     from umit_jax.parallel.mesh import data_process, make_mesh
-    from umit_jax.train.base import Base
     from umit_jax.train.loop import train
-    from umit_jax.train.weights import load_weights
 
     config = config_file.load(args.config, args.overrides)
     sources, caps = source_weights(config.data.sources)
-    start = workdir.find(pathlib.Path(config.init_from), "--config.init_from") if config.init_from else None
+    start = _find_start(config)
     model_dir = args.workdir / "model"
     if not (model_dir / "config.json").is_file():
         _write_model_dir(model_dir, config, sources, start)
@@ -59,10 +61,34 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     if config.epochs > 0:
         config.steps = stream.steps_of_epochs(config.epochs)
-    init_params = None if start is None else (lambda shardings: load_weights(start.path, model_config, shardings))
-    base = None if start is None else Base(start.path)
-    summary = train(config, model_config, stream, args.workdir, mesh, init_params=init_params, base=base)
+    summary = train(config, model_config, stream, args.workdir, mesh, **_weights(start, model_config))
     return {**summary, "config": json.loads(config.to_json_best_effort())}
+
+
+def _find_start(config: ml_collections.ConfigDict) -> "workdir.Checkpoint | HfModel | None":
+    """What config.init_from names: a workdir, one of its checkpoints, or a Hugging Face directory."""
+    directory = pathlib.Path(config.init_from or "")
+    if not config.init_from:
+        return None
+    if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
+        return workdir.find(directory, "--config.init_from")
+    if config.lora.rank > 0:
+        raise UsageError(f"--config.init_from: {directory}: a LoRA run names its base: make one with umit import")
+    return import_hf.open_directory(directory)
+
+
+def _weights(start: "workdir.Checkpoint | HfModel | None", model_config: "ModelConfig") -> dict[str, Any]:
+    """Where `train` takes its first parameters from; each process reads its own part of them."""
+    from umit_jax.convert.from_hf import place
+    from umit_jax.train.base import Base
+    from umit_jax.train.weights import load_weights
+
+    if start is None:
+        return {}
+    if not isinstance(start, workdir.Checkpoint):
+        return {"init_params": lambda shardings: place(start, shardings)}
+    load = lambda shardings: load_weights(start.path, model_config, shardings)  # noqa: E731
+    return {"init_params": load, "base": Base(start.path)}
 
 
 def source_weights(sources: Any) -> tuple[dict[pathlib.Path, float], dict[pathlib.Path, int]]:
@@ -85,7 +111,10 @@ def source_weights(sources: Any) -> tuple[dict[pathlib.Path, float], dict[pathli
 
 
 def _write_model_dir(
-    model_dir: pathlib.Path, config: ml_collections.ConfigDict, sources: dict, start: workdir.Checkpoint | None
+    model_dir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    sources: dict,
+    start: "workdir.Checkpoint | HfModel | None",
 ) -> None:
     """Writes everything of the model but its weights, aside and then renamed."""
     from configs import sizes
@@ -97,15 +126,20 @@ def _write_model_dir(
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     aside = pathlib.Path(tempfile.mkdtemp(dir=model_dir.parent, prefix=".model."))
     try:
-        if start is not None and not config.tokenizer:
-            shutil.copytree(start.model_dir, aside, dirs_exist_ok=True)
-        elif config.tokenizer:
+        if config.tokenizer:
             load_tokenizer(pathlib.Path(config.tokenizer)).save(aside)
+        elif isinstance(start, workdir.Checkpoint):
+            shutil.copytree(start.model_dir, aside, dirs_exist_ok=True)
+        elif start is not None:
+            import_hf.write_model_dir(start, aside)
         else:
             train_sentencepiece(_texts(sources), aside, config.vocab_size, phrases=config.tokenizer_phrases)
         if start is not None:
-            shutil.copy(start.model_dir / "config.json", aside / "config.json")
-            model_config = ModelConfig.from_hf(workdir.read_json(aside / "config.json"))
+            if isinstance(start, workdir.Checkpoint):
+                model_config = ModelConfig.from_hf(workdir.read_json(start.model_dir / "config.json"))
+            else:
+                model_config = start.config
+            write_json(aside / "config.json", model_config.to_hf())
         else:
             tokenizer = load_tokenizer(aside)
             model_config = sizes.model_config(config.model, tokenizer, **config.model_overrides)
