@@ -99,9 +99,8 @@ def _prepare(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any
 
 def _list() -> dict[str, Any]:
     for name, entry in catalogue().items():
-        counts = ", ".join(f"{key} {n:,}" for key, n in entry.records.items())
         print(f"{name}: {entry.what}\n  from: {entry.where}\n  licence: {entry.license}\n  tasks: {entry.tasks}")
-        print(f"  coordinates: {entry.frame}" + (f"\n  records expected: {counts}" if counts else ""))
+        print(f"  coordinates: {entry.frame}" + (f"\n  records expected: {entry.published}" if entry.published else ""))
     return {"datasets": list(catalogue())}
 
 

@@ -11,7 +11,7 @@ import yaml
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One data set. flags: those of `umit prepare` it takes; required: those it cannot do without. records: published
-    numbers by "split/task", or "all/task"."""
+    numbers by "split/task", or "all/task"; layouts: the same by layout, for a set that was published with several."""
 
     what: str
     where: str
@@ -21,6 +21,17 @@ class Entry:
     flags: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     records: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    layouts: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def published(self) -> str:
+        """The published numbers as one line, "" without any."""
+        parts = [f"{layout}: {_line(counts)}" for layout, counts in self.layouts.items()]
+        return "; ".join(([_line(self.records)] if self.records else []) + parts)
+
+
+def _line(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{key} {n:,}" for key, n in counts.items())
 
 
 @functools.cache

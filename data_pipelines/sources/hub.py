@@ -18,7 +18,7 @@ from data_pipelines.publish import Rules
 from data_pipelines.record import Media, Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.layout import LayoutError
-from data_pipelines.sources.make import Maker, RowError, kind_of, plain, vqa
+from data_pipelines.sources.make import Maker, RowError, plain, topic_of, vqa
 from data_pipelines.sources.source_files import find, patient_of, stamp
 
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
@@ -79,7 +79,7 @@ class HubVqa:
             patient=digest,
             task="vqa",
             language="en",
-            topic=f"{kind_of(target)}/any",
+            topic=topic_of(question, target),
             media=[media],
             question=question,
             target=target,

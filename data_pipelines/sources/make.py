@@ -22,6 +22,9 @@ from umit_jax.targets import Frame, Target, TargetError, boxes_target, options_t
 
 OUTSIDE = "box outside the image, empty or inverted"
 _EN = ("yes", "no")
+_WORDS = frozenset(
+    ("what", "where", "when", "which", "who", "why", "how", "is", "are", "was", "were", "does", "do", "did", "can")
+)
 _ZH = (("是", "否"), ("有", "没有"), ("存在", "不存在"), ("能", "不能"), ("可以", "不可以"), ("包含", "不包含"))
 _PAIRS = {
     "en": {word: (_EN, i) for i, word in enumerate(_EN)},
@@ -105,6 +108,12 @@ def vqa(question: str, answer: str, language: str) -> tuple[str, Target]:
 def kind_of(target: Target) -> str:
     """ "closed" for options, "open" for a text: the first part of a question's topic."""
     return "closed" if target["kind"] == "options" else "open"
+
+
+def topic_of(question: str, target: Target) -> str:
+    """A topic for a question whose set names no kind: closed or open, and the word it begins with."""
+    word = re.match(r"\w*", question.lower())
+    return f"{kind_of(target)}/{word[0] if word and word[0] in _WORDS else 'other'}"
 
 
 def plain(value: object) -> str:

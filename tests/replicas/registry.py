@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.replicas import isbi2015, medmnist, rsna, slake, vqa_rad
+from tests.replicas import isbi2015, medmnist, path_vqa, slake, vqa_rad
 
 REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "medmnist": medmnist.replica,
@@ -14,4 +15,6 @@ REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "slake": slake.replica,
     "isbi2015": isbi2015.replica,
     "rsna": rsna.replica,
+    "path_vqa/original": path_vqa.original,
+    "path_vqa/hub": path_vqa.hub,
 }

@@ -94,9 +94,9 @@ def test_the_jpeg_stays_as_it_was_compressed(original):
 def test_the_parquet_copy_gives_its_rows(hub):
     done = hub
     assert {id: told(record) for id, record in done.records.items()} == {
-        "vqa_rad/train/0": ("train", "closed/any", f"<media>is there a mass?{LISTED}", "1:yes", YES),
-        "vqa_rad/train/1": ("train", "open/any", "<media>where?", "left", text("left")),
-        "vqa_rad/test/0": ("test", "open/any", "<media>how many?", "2", text("2")),
+        "vqa_rad/train/0": ("train", "closed/is", f"<media>is there a mass?{LISTED}", "1:yes", YES),
+        "vqa_rad/train/1": ("train", "open/where", "<media>where?", "left", text("left")),
+        "vqa_rad/test/0": ("test", "open/how", "<media>how many?", "2", text("2")),
     }
     assert done.quarantined == {"train, row 2": "truncated or damaged image"}
     assert done.records["vqa_rad/train/0"].media[0].frames == (encoded(10),)
