@@ -68,6 +68,8 @@ class HubVqa:
         try:
             question, target = vqa(plain(values["question"]), plain(values["answer"]), "en")
             data = (values["image"] or {}).get("bytes") or b""
+            if not data:
+                raise RowError("no image")
             digest, media = _picture(data)
         except (RowError, MediaError) as error:
             yield Rejected(f"{split}, row {number}", str(error))
