@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.replicas import isbi2015, medmnist, rsna, slake, vqa_rad
-from tests.replicas import isbi2015, medmnist, path_vqa, slake, vqa_rad
+from tests.replicas import isbi2015, medmnist, path_vqa, rsna, slake, vqa_rad
 
 REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "medmnist": medmnist.replica,
