@@ -1,10 +1,12 @@
 """`umit eval`: held-out records -> greedy answers -> predictions.jsonl -> scores.json, beside a naive baseline.
 
-The baseline is learned from the targets of the training split of the same shards and travels in predictions.jsonl, so
-that `umit score` repeats everything without a model.
+Running it again with the same --out after it was killed takes over the answers that are there. The baseline is
+learned from the targets of the training split of the same shards and travels in predictions.jsonl, so that `umit score`
+repeats everything without a model.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import pathlib
@@ -37,13 +39,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     model = models.load(args.checkpoint, base=args.base)
     args.out.mkdir(parents=True, exist_ok=True)
     predictions = args.out / "predictions.jsonl"
-    _write_predictions(predictions, config, model)
+    taken_over = _write_predictions(predictions, config, model)
     rows = score(read_predictions(predictions))
     write_scores(args.out / "scores.json", rows)
     return {
         "predictions": str(predictions),
         "scores": str(args.out / "scores.json"),
         "n": sum(1 for _ in predictions.open(encoding="utf-8")),
+        "taken_over": taken_over,
         "config": json.loads(config.to_json_best_effort()),
     }
 
@@ -57,11 +60,12 @@ def selected(config: Any, directory: pathlib.Path) -> Iterator[Any]:
     yield from (records[int(i * step)] for i in range(int(len(records) / step)))
 
 
-def _write_predictions(path: pathlib.Path, config: Any, model: "LoadedModel") -> None:
-    """Generates and writes every prediction aside, then renames."""
+def _write_predictions(path: pathlib.Path, config: Any, model: "LoadedModel") -> int:
+    """Generates and writes every prediction aside, then renames. Returns how many answers were there already."""
     from data_pipelines.example import build_prompt
     from data_pipelines.shards import open_shards
     from umit_jax.eval.baseline import fit
+    from umit_jax.eval.partial import PartialAnswers
     from umit_jax.infer.buckets import answer_all
 
     if not config.sources:
@@ -75,6 +79,8 @@ def _write_predictions(path: pathlib.Path, config: Any, model: "LoadedModel") ->
     baseline = fit(truths)
     prompts = [build_prompt(r, model.tokenizer, model.processing) for r in records]
     limits = [config.max_new_tokens[r.task] for r in records]
+    partial = PartialAnswers(path.with_name(".answers.partial.jsonl"), _key(config, model), [r.id for r in records])
+    taken_over = len(partial.known)
     answers = answer_all(
         model.config,
         model.params,
@@ -82,6 +88,8 @@ def _write_predictions(path: pathlib.Path, config: Any, model: "LoadedModel") ->
         max_new_tokens=limits,
         eos_ids=model.tokenizer.eos_ids,
         rows=config.rows,
+        known=dict(partial.known),
+        report=partial.add,
     )
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         for record, prompt, ids in zip(records, prompts, answers, strict=True):
@@ -89,6 +97,21 @@ def _write_predictions(path: pathlib.Path, config: Any, model: "LoadedModel") ->
             file.write(json.dumps(_prediction(record, prompt.spoken, text, baseline), ensure_ascii=False) + "\n")
     pathlib.Path(file.name).chmod(0o644)
     pathlib.Path(file.name).replace(path)
+    partial.remove()
+    return taken_over
+
+
+def _key(config: Any, model: "LoadedModel") -> str:
+    """A hash of all that the answers depend on."""
+    from data_pipelines.shards import open_shards
+    from umit_jax import __version__
+    from umit_jax.train.weights import fingerprint
+
+    shards = [shard["sha256"] for d in config.sources for shard in open_shards(pathlib.Path(d), config.split).shards]
+    settings = {key: value for key, value in config.to_dict().items() if key != "baseline_split"}
+    parts = [__version__, fingerprint(model.checkpoint.path), model.config.to_hf(), model.tokenizer.fingerprint]
+    parts += [model.processing.to_json(), shards, settings]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()
 
 
 def _identity(record: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ one-word answers waiting. Rows of one batch are fewer where images are large: at
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,17 +56,27 @@ def answer_all(
     shapes: int = 4,
     compute_dtype: str = "float32",
     attention: str = "blockwise",
+    known: Mapping[int, list[int]] | None = None,
+    report: Callable[[dict[int, list[int]]], None] = lambda _: None,
 ) -> list[list[int]]:
     """The greedy answer to each prompt as token ids, without the token that ended it.
 
     max_new_tokens: one limit for all prompts, or one each. rows: most prompts in a batch. shapes: most shapes, each
-    of which costs two compilations.
+    of which costs two compilations. known: answers by number that an earlier call reported: a batch of which all are
+    known is not generated again, and the others are the same batches as they would be without. report: called with the
+    answers of each batch as soon as they are there.
     """
+    known = known or {}
     limits = np.broadcast_to(np.asarray(max_new_tokens, np.int32), len(prompts))
     answers: list[list[int]] = [[] for _ in prompts]
     with tqdm(total=len(prompts), desc="generate", unit="answer", disable=None) as progress:
         for bucket in plan(prompts, limits, rows=rows, shapes=shapes):
             for numbers in bucket.batches():
+                if known.keys() >= set(numbers):
+                    for number in numbers:
+                        answers[number] = known[number]
+                    progress.update(len(numbers))
+                    continue
                 limits_B = np.zeros(bucket.rows, np.int32)
                 limits_B[: len(numbers)] = limits[list(numbers)]
                 tokens_BN, lengths_B = generate(
@@ -81,6 +91,7 @@ def answer_all(
                 )
                 for row, number in enumerate(numbers):
                     answers[number] = tokens_BN[row, : lengths_B[row]].tolist()
+                report({number: answers[number] for number in numbers})
                 progress.update(len(numbers))
     return answers
 
