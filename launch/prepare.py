@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=int, help="pixels of a side, where a set comes in several sizes (medmnist)")
     parser.add_argument("--annotator", help="whose points are the truth: mean, senior or junior (isbi2015)")
+    parser.add_argument("--images", type=pathlib.Path, help="folder of the images, where it is not beside the texts")
     parser.add_argument("--patients", type=int, help="number of patients (phantom)")
     parser.add_argument("--keep-raw", type=pathlib.Path, help="folder where the DICOM and NIfTI files stay (phantom)")
     parser.add_argument(
@@ -111,7 +112,7 @@ def _options(args: argparse.Namespace, entry: Entry) -> dict[str, Any]:
     for flag in given:
         if flag not in entry.flags:
             raise UsageError(f"--{flag.replace('_', '-')}: has no meaning for {args.name}")
-    for flag in ("source", "labels"):
+    for flag in ("source", "labels", "images"):
         if flag in given and not given[flag].exists():
             raise UsageError(f"--{flag}: no such file or directory: {given[flag]}")
     for flag in entry.required:

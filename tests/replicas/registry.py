@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.replicas import isbi2015, medmnist, path_vqa, rsna, slake, vqa_rad
+from tests.replicas import isbi2015, iu_xray, medmnist, path_vqa, rsna, slake, vqa_rad
 
 REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "medmnist": medmnist.replica,
@@ -16,4 +16,6 @@ REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "rsna": rsna.replica,
     "path_vqa/original": path_vqa.original,
     "path_vqa/hub": path_vqa.hub,
+    "iu_xray/r2gen": iu_xray.r2gen,
+    "iu_xray/original": iu_xray.original,
 }
