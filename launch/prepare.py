@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="seed of everything random (default 0)")
     parser.add_argument("--labels", type=pathlib.Path, help=f"CSV of labels ({_FOLDERS})")
     parser.add_argument(
-        "--subset", action="append", metavar="NAME", help="only this part of the data set; repeatable (medmnist)"
+        "--subset", action="append", metavar="NAME", help="only this part of the data set; repeatable (--list)"
     )
     parser.add_argument("--size", type=int, help="pixels of a side, where a set comes in several sizes (medmnist)")
     parser.add_argument("--annotator", help="whose points are the truth: mean, senior or junior (isbi2015)")
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache", type=pathlib.Path, help="where fetched or unpacked files are kept (sampler, medmnist)"
     )
     parser.add_argument("--modality", help="DICOM code of the volumes, such as CT or MR (nifti_folder)")
-    parser.add_argument("--window", choices=sorted(WINDOWS), help=f"CT window ({_FOLDERS})")
+    parser.add_argument("--window", choices=sorted(WINDOWS), help=f"CT window ({_FOLDERS}, m3d_seg)")
     parser.add_argument("--license", help=f"licence noted in every record ({_FOLDERS})")
     parser.add_argument(
         "--allow-burned-in",

@@ -4,7 +4,7 @@
 | orientation | axes as stored: frames are the first axis, nothing says where left is                   |
 | crop        | on request, to the foreground: the box of voxels above the darkest                      |
 | resize      | to (w, h, d) exactly, or within show.LARGEST; linear, masks by nearest voxel            |
-| intensities | darkest to brightest (minmax), 0 to 255 as they are, or a window in Hounsfield units    |
+| intensities | darkest to brightest stored voxel (minmax), as they are, or a window in Hounsfield units |
 
 Everything is done by the functions of volume.py, so volumes with and without a place are shown alike.
 """
@@ -60,7 +60,7 @@ def show_stack(
     volume = _placed(voxels_ZYX)
     start, stop = foreground_of(voxels_ZYX) if foreground else ((0, 0, 0), volume.size)
     part = crop(volume, start, stop)
-    low, high = window_range(part.voxels_ZYX, window) if window else (0.0, 255.0)
+    low, high = window_range(voxels_ZYX, window) if window else (0.0, 255.0)
     shown = resample_to(part, tuple(size_xyz) if size_xyz is not None else shown_size(part.size))
     frames = apply_window(shown.voxels_ZYX, low, high)
     media = Media(tuple(map(encode_png, frames)), "volume", modality, shown.size, window=window)

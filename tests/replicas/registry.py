@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.replicas import isbi2015, iu_xray, medmnist, path_vqa, rsna, slake, vqa_rad
+from tests.replicas import isbi2015, iu_xray, m3d_seg, medmnist, path_vqa, rsna, slake, vqa_rad
 
 REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "medmnist": medmnist.replica,
@@ -18,4 +18,6 @@ REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "path_vqa/hub": path_vqa.hub,
     "iu_xray/r2gen": iu_xray.r2gen,
     "iu_xray/original": iu_xray.original,
+    "m3d_seg/original": m3d_seg.original,
+    "m3d_seg/prepared": m3d_seg.prepared,
 }
