@@ -164,13 +164,18 @@ def patchify(frames_THWC: np.ndarray, processing: Processing | None = None) -> t
     """uint8 frames whose sides are multiples of 28 -> (patches_PC uint8, grid). T = 1 is an image."""
     p = processing or Processing()
     count, height, width, channels = frames_THWC.shape
-    if missing := -count % p.temporal:
-        frames_THWC = np.concatenate([frames_THWC, np.repeat(frames_THWC[-1:], missing, axis=0)])
-    grid = len(frames_THWC) // p.temporal, height // p.patch_size, width // p.patch_size
-    rows, columns = grid[1] // p.merge, grid[2] // p.merge
-    shape = (grid[0], p.temporal, rows, p.merge, p.patch_size, columns, p.merge, p.patch_size, channels)
-    blocks = frames_THWC.reshape(shape).transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)
-    return blocks.reshape(math.prod(grid), -1), grid
+    side, merge = p.patch_size, p.merge
+    grid = -(-count // p.temporal), height // side, width // side
+    rows, columns = grid[1] // merge, grid[2] // merge
+    out = np.empty((grid[0], rows, columns, merge, merge, channels, p.temporal, side, side), np.uint8)
+    for t in range(count):
+        for c in range(channels):  # plane by plane: three times as fast as one transposition of everything
+            plane = np.ascontiguousarray(frames_THWC[t, :, :, c])
+            blocks = plane.reshape(rows, merge, side, columns, merge, side).transpose(0, 3, 1, 4, 2, 5)
+            out[t // p.temporal, :, :, :, :, c, t % p.temporal] = blocks
+    last = (count - 1) % p.temporal
+    out[-1, ..., last + 1 :, :, :] = out[-1, ..., last : last + 1, :, :]  # the last frame again where one is missing
+    return out.reshape(math.prod(grid), -1), grid
 
 
 @functools.lru_cache(4096)
