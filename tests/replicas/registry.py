@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.replicas import isbi2015, iu_xray, m3d_seg, medmnist, path_vqa, rsna, slake, vqa_rad
+from tests.replicas import isbi2015, iu_xray, m3d_seg, medmnist, path_vqa, peir_gross, rsna, slake, vqa_rad
 
 REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "medmnist": medmnist.replica,
@@ -20,4 +20,5 @@ REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "iu_xray/original": iu_xray.original,
     "m3d_seg/original": m3d_seg.original,
     "m3d_seg/prepared": m3d_seg.prepared,
+    "peir_gross": peir_gross.replica,
 }
