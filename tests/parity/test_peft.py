@@ -92,6 +92,8 @@ def test_peft_loads_our_adapter_with_equal_logits(shape, folder):
     loaded = peft.PeftModel.from_pretrained(oracle.torch_model(shape), folder(shape))
     expected = theirs(loaded, sample)
     assert np.abs(expected - theirs(base(shape)[0], sample)).max() > 0.05 * np.abs(expected).max()
+    with loaded.disable_adapter():  # what trained whole is put beside the base's, not in its place
+        same(theirs(loaded, sample), theirs(base(shape)[0], sample))
     same(ours(config, adapted, batch, len(expected)), expected)
     same(ours(base(shape)[1], merge(config, params, own), batch, len(expected)), expected)
 

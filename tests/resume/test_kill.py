@@ -15,20 +15,26 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
-from tests.train.toy import FROZEN_TOWER, lines
+from tests.train.toy import FROZEN_TOWER, MODEL, lines
+from umit_jax.model.param import init_params
+from umit_jax.train.checkpoint import read_data, save_params
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def start(workdir, devices, mesh, processes=None, cache=True, **stream) -> subprocess.Popen[str]:
+def start(
+    workdir, devices, mesh, processes=None, cache=True, config=None, base=None, **stream
+) -> subprocess.Popen[str]:
     arguments = {
         "workdir": str(workdir),
         "devices": devices,
         "mesh": mesh,
-        "config": {"log_samples": True, "optimizer__patterns": FROZEN_TOWER},
+        "config": {"log_samples": True, **(config or {"optimizer__patterns": FROZEN_TOWER})},
         "stream": stream,
+        "base": base and str(base),
     }
     if processes:
         arguments["processes"] = processes
@@ -89,6 +95,21 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, whole, devices):
     summary = finish(start(tmp_path, devices, MESHES[devices], cache=devices > 1))
     assert (summary["resumed_from"], summary["compilations"]) == (3, 1)
     assert without_time(tmp_path) == without_time(whole[devices])
+
+
+def test_a_killed_lora_run_goes_on_bit_for_bit(tmp_path):
+    """On a quantised base, which is quantised again at the start of every process."""
+    save_params(tmp_path / "base", init_params(MODEL, jax.random.key(0)))
+    lora = {"lora__rank": 4, "lora__quantize": "nf4", "lora__full": ("projector/.*",)}
+    run = {"config": lora, "base": tmp_path / "base" / "checkpoints" / "0"}
+    finish(start(tmp_path / "whole", 1, MESHES[1], **run))
+    kill_after(start(tmp_path / "killed", 1, MESHES[1], hang_at=6, **run), tmp_path / "killed" / "checkpoints" / "3")
+    summary = finish(start(tmp_path / "killed", 1, MESHES[1], cache=False, **run))
+    assert (summary["resumed_from"], summary["compilations"]) == (3, 1)
+    assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
+    sums = [read_data(tmp_path / name / "checkpoints" / "6")["checksums"] for name in ("killed", "whole")]
+    assert sums[0] == sums[1]
+    assert not any(path.startswith("frozen/") for path in sums[0])
 
 
 def test_a_run_killed_on_one_device_goes_on_on_eight(tmp_path, whole):

@@ -111,8 +111,9 @@ def lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """arguments: workdir, devices, mesh, config {key: value}, stream {}; processes [address, count, index] for one of
-    several. Prints the summary as JSON; exits with status 75 when preempted."""
+    """arguments: workdir, devices, mesh, config {key: value}, stream {}; base (of a LoRA run) or None;
+    processes [address, count, index] for one of several. Prints the summary as JSON; exits with status 75 when
+    preempted."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     # Level 0 halves the time to compile; what is compared has been compiled the same way.
     devices = f"--xla_force_host_platform_device_count={arguments['devices']}"
@@ -123,6 +124,7 @@ def main(arguments: dict[str, Any]) -> None:
         address, count, index = arguments["processes"]
         jax.distributed.initialize(address, count, index)
     from umit_jax.parallel.mesh import data_process, make_mesh
+    from umit_jax.train.base import Base
     from umit_jax.train.loop import train
     from umit_jax.train.preemption import Preempted
 
@@ -130,8 +132,9 @@ def main(arguments: dict[str, Any]) -> None:
     mesh = make_mesh(arguments["mesh"])
     index, count = data_process(mesh)
     stream = ToyStream(**arguments.get("stream", {}), index=index, count=count)
+    base = Base(pathlib.Path(arguments["base"])) if arguments.get("base") else None
     try:
-        print(json.dumps(train(config, MODEL, stream, pathlib.Path(arguments["workdir"]), mesh)), flush=True)
+        print(json.dumps(train(config, MODEL, stream, pathlib.Path(arguments["workdir"]), mesh, base=base)), flush=True)
     except Preempted as error:
         print(error, flush=True)
         sys.exit(75)

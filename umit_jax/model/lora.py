@@ -238,14 +238,16 @@ def start(config: ModelConfig, base: Params, key: jax.Array) -> Params:
 
 def merge_kernel(kernel: Any, lora_a: Any, lora_b: Any, adapter: Adapter) -> jax.Array:
     """kernel + scale * lora_a @ lora_b in float32, then in the kernel's dtype. All three have, or all three lack, the
-    layers axis of a stacked layer."""
+    layers axis of a stacked layer; layers are merged one after the other, so that one is in float32 at a time."""
 
-    def delta(a: jax.Array, b: jax.Array) -> jax.Array:
-        return adapter.scale * jnp.tensordot(a, b, 1, precision=jax.lax.Precision.HIGHEST)
+    def one(layer: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        kernel, a, b = layer
+        delta = jnp.tensordot(a.astype(jnp.float32), b.astype(jnp.float32), 1, precision=jax.lax.Precision.HIGHEST)
+        return (kernel.astype(jnp.float32) + adapter.scale * delta).astype(kernel.dtype)
 
     stacked = lora_a.ndim > adapter.layout.inputs + 1
-    a, b = jnp.asarray(lora_a, jnp.float32), jnp.asarray(lora_b, jnp.float32)
-    return (jnp.asarray(kernel, jnp.float32) + (jax.vmap(delta) if stacked else delta)(a, b)).astype(kernel.dtype)
+    layers = jnp.asarray(kernel), jnp.asarray(lora_a), jnp.asarray(lora_b)
+    return jax.lax.map(one, layers) if stacked else one(layers)
 
 
 def merge(config: ModelConfig, base: Params, trained: Params) -> Params:

@@ -64,7 +64,8 @@ class MergedWeights:
             return below
         stem, copied = path.removesuffix("kernel"), _copied(sharding)
         pair = [self.own.read(f"{stem}{name}", copied) for name in ADAPTER]
-        return jax.jit(lambda k, a, b: merge_kernel(k, a, b, adapter), out_shardings=sharding)(below, *pair)
+        merged = jax.jit(lambda k, a, b: merge_kernel(k, a, b, adapter), out_shardings=sharding, donate_argnums=0)
+        return merged(below, *pair)
 
 
 def open_weights(checkpoint: pathlib.Path, config: ModelConfig, base: pathlib.Path | None = None) -> Weights:
