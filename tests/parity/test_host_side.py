@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import re
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ import oracle
 from data_pipelines.example import build_example
 from data_pipelines.image import Processing
 from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn
+from data_pipelines.tokenizer import train_sentencepiece
 from umit_jax.model import families
 from umit_jax.model.config import ModelConfig
 from umit_jax.targets import text_target
@@ -24,16 +24,9 @@ from umit_jax.targets import text_target
 CASES = {"images": [(84, 140), (56, 28)], "image and volume": [(112, 84), (5, 84, 56)], "volume": [(8, 56, 112)]}
 
 
-class Letters:
-    """A tokenizer of one token a character, with the special tokens of the oracle's models."""
-
-    def __init__(self):
-        names = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
-        self.special_ids = dict(zip(names, (oracle.IMAGE, oracle.VIDEO, oracle.START, oracle.END), strict=True))
-
-    def encode(self, text: str) -> list[int]:
-        pieces = re.findall(r"<\|\w+\|>|.", text, re.DOTALL)
-        return [self.special_ids.get(piece, len(piece)) for piece in pieces]
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return train_sentencepiece(["Yes. and ?"] * 20, tmp_path_factory.mktemp("tokenizer"), 330)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -55,10 +48,11 @@ def make_record(shown: list[np.ndarray]) -> Record:
     )
 
 
-def parts_of(tokens: list[int], sizes: list) -> list:
-    """The parts of a sample with these tokens: lengths of text between the images, whose sizes are given."""
+def parts_of(vision_S: np.ndarray, sizes: list) -> list:
+    """The parts of a sample with vision tokens at these places: lengths of text between the images, whose sizes are
+    given."""
     sizes, parts = iter(sizes), []
-    for vision, run in itertools.groupby(tokens, lambda token: token in (oracle.IMAGE, oracle.VIDEO)):
+    for vision, run in itertools.groupby(vision_S.tolist()):
         parts.append(next(sizes) if vision else len(list(run)))
     # the oracle puts <|vision_start|> and <|vision_end|> around an image by itself
     text = [i for i, part in enumerate(parts) if isinstance(part, int)]
@@ -69,7 +63,7 @@ def parts_of(tokens: list[int], sizes: list) -> list:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("shape", oracle.SHAPES)
-def test_examples_hold_what_transformers_gives_its_model(shape, case):
+def test_examples_hold_what_transformers_gives_its_model(tokenizer, shape, case):
     model = oracle.torch_model(shape)
     config = ModelConfig.from_hf(model.config.to_dict())
     processing = Processing(28 * 28, 10**6, **families.host_numbers(config))
@@ -78,13 +72,13 @@ def test_examples_hold_what_transformers_gives_its_model(shape, case):
     # an odd number of slices repeats the last one; the oracle is given it
     pairs = [np.concatenate([f, f[-1:]]) if len(f) > 1 and len(f) % 2 else f for f in shown]
     sizes = [f.shape[1:3] if len(f) == 1 else f.shape[:3] for f in pairs]
-    example = build_example(make_record(shown), Letters(), processing)
-    sample = oracle.make_sample(model, parts_of(example.tokens_S.tolist(), sizes), pictures=pairs)
+    example = build_example(make_record(shown), tokenizer, processing)
+    vision_S = np.isin(example.tokens_S, [tokenizer.token_id(f"<|{kind}_pad|>") for kind in ("image", "video")])
+    sample = oracle.make_sample(model, parts_of(vision_S, sizes), pictures=pairs)
     assert len(example.tokens_S) == len(sample.tokens)
     np.testing.assert_array_equal(example.positions_S3, sample.positions_S3)
     np.testing.assert_array_equal(example.patches_PC, sample.patches_PC)
     np.testing.assert_array_equal(example.patch_hw_P2, sample.hw_P2)
     np.testing.assert_array_equal(example.patch_segments_P, sample.frame_P)
-    vision = np.isin(example.tokens_S, (oracle.IMAGE, oracle.VIDEO))
-    np.testing.assert_array_equal(vision, np.isin(sample.tokens, (oracle.IMAGE, oracle.VIDEO)))
-    np.testing.assert_array_equal(example.vision_index_S[vision], sample.merged_V)
+    np.testing.assert_array_equal(vision_S, np.isin(sample.tokens, (oracle.IMAGE, oracle.VIDEO)))
+    np.testing.assert_array_equal(example.vision_index_S[vision_S], sample.merged_V)
