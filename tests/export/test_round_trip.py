@@ -298,3 +298,22 @@ def test_what_transformers_5_saves_is_read_and_comes_back(tmp_path):
     assert_same_tensors(all_tensors(round_trip(tmp_path / "saved", tmp_path)), saved)
     assert "text_config" in json.loads((tmp_path / "saved" / "config.json").read_text())
     assert open_model(tmp_path / "saved").config == open_model(source).config
+
+
+def test_qwen2_5_vl_goes_round_like_any_family(tmp_path):
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    top, vision = hub.config_json(), {"depth": 2, "num_heads": 2, "hidden_size": 32, "intermediate_size": 40}
+    vision |= {"out_hidden_size": hub.TEXT_WIDTH, "window_size": 56, "fullatt_block_indexes": [1], "patch_size": 14}
+    top |= {"model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"]}
+    values = top | {"vision_config": vision | {"tokens_per_second": 2, "model_type": "qwen2_5_vl"}}
+    config = transformers.Qwen2_5_VLConfig(**values)
+    transformers.Qwen2_5_VLForConditionalGeneration(config).bfloat16().save_pretrained(tmp_path / "hub")
+    hub.write_companions(tmp_path / "hub")
+    out = round_trip(tmp_path / "hub", tmp_path)
+    assert_same_tensors(all_tensors(out), all_tensors(tmp_path / "hub"))
+    found = json.loads((out / "config.json").read_text())["vision_config"]
+    assert (found["window_size"], found["fullatt_block_indexes"]) == (56, [1])
+    model, report = transformers.AutoModelForImageTextToText.from_pretrained(out, output_loading_info=True)
+    assert isinstance(model, transformers.Qwen2_5_VLForConditionalGeneration)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
