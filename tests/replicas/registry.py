@@ -5,7 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.replicas import isbi2015, iu_xray, m3d_seg, medmnist, path_vqa, peir_gross, rsna, slake, vqa_rad
+from tests.replicas import (
+    isbi2015,
+    iu_xray,
+    m3d_cap,
+    m3d_seg,
+    m3d_vqa,
+    medmnist,
+    path_vqa,
+    peir_gross,
+    rsna,
+    slake,
+    vqa_rad,
+)
 
 REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "medmnist": medmnist.replica,
@@ -21,4 +33,7 @@ REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "m3d_seg/original": m3d_seg.original,
     "m3d_seg/prepared": m3d_seg.prepared,
     "peir_gross": peir_gross.replica,
+    "m3d_cap/prepared": m3d_cap.prepared,
+    "m3d_cap/original": m3d_cap.original,
+    "m3d_vqa": m3d_vqa.replica,
 }
