@@ -5,6 +5,7 @@ read, turned and written one parameter at a time.
 """
 
 import argparse
+import logging
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from launch.summary import write_json
 
 if TYPE_CHECKING:
     from umit_jax.convert.from_hf import HfModel
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +83,9 @@ def write_model_dir(model: "HfModel", model_dir: pathlib.Path) -> None:
     load_tokenizer(model.directory).save(model_dir)
     write_json(model_dir / "config.json", model.config.to_hf())
     low, high = pixel_limits(read_pixels(model.directory))
+    if (own := pixel_limits(read_pixels(model.directory, video=True))) != (low, high):
+        message = "%s: videos of %s to %s pixels a frame: volumes are shown like images, %d to %d pixels a slice"
+        logger.warning(message, model.directory, *own, low, high)
     numbers = families.host_numbers(model.config)
     processing = Processing(min_pixels=low, max_pixels=high, total_pixels=4 * high, **numbers)
     write_json(model_dir / "preprocess.json", processing.to_json())

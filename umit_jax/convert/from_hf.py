@@ -112,12 +112,21 @@ def read_config(directory: Path) -> ModelConfig:
         raise ConfigError(f"{directory / 'config.json'}: {error}") from error
 
 
-def read_pixels(directory: Path) -> dict[str, Any]:
-    """The settings of the image processor: preprocessor_config.json, or inside processor_config.json; {} without."""
-    if (directory / "preprocessor_config.json").exists():
-        return read_json(directory / "preprocessor_config.json")
-    if (directory / "processor_config.json").exists():
-        return read_json(directory / "processor_config.json").get("image_processor") or {}
+def read_pixels(directory: Path, video: bool = False) -> dict[str, Any]:
+    """The settings of the image (or video) processor; {} without.
+
+    Where transformers looks, in its order: inside processor_config.json, then in a file of its own. Videos have the
+    settings of images where no file has theirs.
+    """
+    kinds = ("video", "image") if video else ("image",)
+    path = directory / "processor_config.json"
+    nested = read_json(path) if path.exists() else {}
+    for kind in kinds:
+        if isinstance(found := nested.get(f"{kind}_processor"), dict):
+            return found
+        path = directory / {"image": "preprocessor_config.json", "video": "video_preprocessor_config.json"}[kind]
+        if path.exists():
+            return read_json(path)
     return {}
 
 

@@ -30,6 +30,7 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 _PIXEL_FILES = ("preprocessor_config.json", "video_preprocessor_config.json")
+_EDGES = ("shortest_edge", "longest_edge")
 DEFAULT_PIXELS = (56 * 56, 28 * 28 * 1280)  # what transformers takes where no file says
 
 
@@ -54,11 +55,19 @@ def write_companions(config: ModelConfig, model_dir: Path, out_dir: Path, chat_t
     _update_template(out_dir, chat_template)
 
 
-def pixel_limits(pixels: dict[str, Any]) -> tuple[int, int]:
-    """(min_pixels, max_pixels) of an image processor's settings, in either spelling."""
-    size = pixels.get("size") or {}
-    low = pixels.get("min_pixels") or size.get("shortest_edge") or DEFAULT_PIXELS[0]
-    high = pixels.get("max_pixels") or size.get("longest_edge") or DEFAULT_PIXELS[1]
+def pixel_limits(pixels: dict[str, Any]) -> tuple[Any, Any]:
+    """(min_pixels, max_pixels) of an image processor's settings; None where `size` leaves one out.
+
+    As transformers reads them: min_pixels and max_pixels win over size's shortest_edge and longest_edge (areas too,
+    whatever their names say), which stood there as min_pixels and max_pixels at first.
+    """
+    size: dict[str, Any] = dict(zip(_EDGES, DEFAULT_PIXELS, strict=True))
+    if pixels.get("size") is not None:
+        size = pixels["size"] if isinstance(pixels["size"], dict) else {}
+    low, high = (
+        next((at[key] for at, key in ((pixels, name), (size, edge), (size, name)) if at.get(key) is not None), None)
+        for name, edge in zip(("min_pixels", "max_pixels"), _EDGES, strict=True)
+    )
     return low, high
 
 
