@@ -14,6 +14,7 @@ from tests.replicas import (
     medmnist,
     path_vqa,
     peir_gross,
+    pmc_oa,
     rsna,
     slake,
     vqa_rad,
@@ -36,4 +37,6 @@ REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "m3d_cap/prepared": m3d_cap.prepared,
     "m3d_cap/original": m3d_cap.original,
     "m3d_vqa": m3d_vqa.replica,
+    "pmc_oa/beta": pmc_oa.beta,
+    "pmc_oa/aligned": pmc_oa.aligned,
 }
