@@ -6,7 +6,6 @@ config.init_from.
 
 import pathlib
 import shutil
-import tempfile
 from typing import Any
 
 from launch import workdir
@@ -20,6 +19,7 @@ def is_adapter(directory: pathlib.Path) -> bool:
 def export_adapter(checkpoint: workdir.Checkpoint, out: pathlib.Path, base_name: str) -> dict[str, Any]:
     """Writes a LoRA run's adapter. base_name: what a reader of it loads the base by; "" takes the path of ours."""
     from launch.model import load_companions
+    from umit_jax.convert.aside import whole_directory
     from umit_jax.convert.to_peft import write_adapter
     from umit_jax.train.checkpoint import read_data
     from umit_jax.train.weights import lora_of, trained_weights
@@ -28,13 +28,8 @@ def export_adapter(checkpoint: workdir.Checkpoint, out: pathlib.Path, base_name:
     if lora_of(data) is None:
         raise UsageError(f"--adapter: {checkpoint.path} is not of a LoRA run: export it without --adapter")
     config, own = trained_weights(checkpoint.path, load_companions(checkpoint.model_dir)[0])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = pathlib.Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with whole_directory(out) as aside:
         count, size = write_adapter(own, config, aside, base_name or data["base"]["path"])
-        _rename(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return {"tensors": count, "bytes": size}
 
 
@@ -43,6 +38,7 @@ def import_adapter(directory: pathlib.Path, base: pathlib.Path | None, out: path
     import jax
 
     from launch.model import load_companions
+    from umit_jax.convert.aside import whole_directory
     from umit_jax.convert.from_peft import read_adapter
     from umit_jax.train.base import Base
     from umit_jax.train.checkpoint import save_params
@@ -51,21 +47,9 @@ def import_adapter(directory: pathlib.Path, base: pathlib.Path | None, out: path
         raise UsageError(f"{directory} is a PEFT adapter: --base names the imported model it belongs to")
     below = workdir.find(base, "--base")
     config, own = read_adapter(directory, load_companions(below.model_dir)[0])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = pathlib.Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    own = jax.tree.map(jax.numpy.asarray, own)
+    with whole_directory(out) as aside:
         shutil.copytree(below.model_dir, aside / "model")
-        own = jax.tree.map(jax.numpy.asarray, own)
         save_params(aside, own, Base(below.path).record(config))
-        _rename(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     leaves = jax.tree.leaves(own)
     return {"tensors": len(leaves), "bytes": sum(leaf.nbytes for leaf in leaves)}
-
-
-def _rename(aside: pathlib.Path, out: pathlib.Path) -> None:
-    aside.chmod(0o755)
-    if out.is_dir():  # empty but for a summary of an earlier try
-        shutil.rmtree(out)
-    aside.rename(out)

@@ -223,11 +223,11 @@ def test_no_float_kernel_is_kept_for_the_backward_pass():
 
 
 def stacked_outputs(jaxpr):
-    """Shapes of what the scans of a program put out, layer by layer."""
+    """Shapes of what the scans of a program put out: what is carried, and what is kept of every layer."""
     shapes = set()
     for equation in jaxpr.eqns:
         if equation.primitive.name == "scan":
-            shapes |= {tuple(var.aval.shape) for var in equation.outvars[equation.params["num_carry"] :]}
+            shapes |= {tuple(var.aval.shape) for var in equation.outvars}
         for inner in jaxprs_in_params(equation.params):
             shapes |= stacked_outputs(inner)
     return shapes
