@@ -69,6 +69,7 @@ def test_the_first_spelling_of_size_is_read():
     [
         {"size": {"shortest_edge": 784}},
         {"size": {"height": 28, "width": 28}},
+        {"size": 224},
         {"min_pixels": 0},
         {"max_pixels": "many"},
     ],
