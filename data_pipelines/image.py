@@ -1,8 +1,9 @@
-"""Pixels -> the patches that Qwen2-VL's vision tower reads, as its Hugging Face processor cuts them, kept as uint8.
+"""Pixels -> the patches that a Qwen vision tower reads, as its Hugging Face processor cuts them, kept as uint8.
 
 Each side is rounded to a multiple of 28 (14-pixel patches, merged 2x2), bicubic in Pillow. Two frames make one temporal
 patch: an image repeats its frame, a video of odd length its last one. Patches come in 2x2 blocks, block row by block
 row, so that four consecutive ones merge into one vision token; the values of a patch are ordered (channel, time, y, x).
+For a tower with windows (Qwen2.5-VL) the blocks are then put in the order of the windows, so that the device need not.
 Reference: transformers, models/qwen2_vl/image_processing_pil_qwen2_vl.py and video_processing_qwen2_vl.py.
 """
 
