@@ -13,7 +13,7 @@ _FOLDERS = "dicom_folder, nifti_folder"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="dataset, one of --list")
+    parser.add_argument("name", nargs="?", help="dataset, one of --list; tfds:NAME for one of TensorFlow Datasets")
     parser.add_argument("--list", action="store_true", help="list the datasets: licence, where to get it, counts")
     parser.add_argument("--source", type=pathlib.Path, help="directory with the raw files")
     parser.add_argument("--out", type=pathlib.Path, help="directory for the shards; must not exist, or be a former run")
@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=pathlib.Path, help="where fetched or unpacked files are kept (sampler, medmnist)"
     )
-    parser.add_argument("--modality", help="DICOM code of the volumes, such as CT or MR (nifti_folder)")
+    parser.add_argument("--modality", help="DICOM code of the images, such as CT or MR (nifti_folder, tfds)")
     parser.add_argument("--window", choices=sorted(WINDOWS), help=f"CT window ({_FOLDERS}, m3d_seg)")
-    parser.add_argument("--license", help=f"licence noted in every record ({_FOLDERS})")
+    parser.add_argument("--license", help=f"licence noted in every record ({_FOLDERS}, tfds)")
     parser.add_argument(
         "--allow-burned-in",
         action="store_true",
@@ -63,28 +63,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return _list()
     if args.name is None:
         raise UsageError("name a dataset, or --list")
-    if args.name not in catalogue():
+    name, colon, dataset = args.name.partition(":")
+    if name not in catalogue() or (colon and name != "tfds"):
         hint = nearest(args.name, list(catalogue()))
         raise UsageError(f"unknown dataset {args.name!r}{hint}; see umit prepare --list")
     if args.out is None:
         raise UsageError("--out is required")
-    options = _options(args, catalogue()[args.name])
+    options = _options(args, catalogue()[name]) | ({"dataset": dataset} if dataset else {})
     if args.workers < 0:
         raise UsageError(f"--workers: expected 0 or more, found {args.workers}")
     if args.runner_flag and not args.runner:
         raise UsageError("--runner-flag: without --runner there is no pipeline")
     if args.templates and not args.templates.is_file():
         raise UsageError(f"--templates: no such file: {args.templates}")
-    manifest = _prepare(args, options)
+    manifest = _prepare(name, args, options)
     keys = ("records", "quarantined", "duplicates", "leaks", "near_duplicates", "unexpected_counts")
     return {key: manifest[key] for key in keys}
 
 
-def _prepare(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+def _prepare(name: str, args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
     from data_pipelines import preparation
     from data_pipelines.prompts import using_templates
 
-    module = importlib.import_module(f"data_pipelines.sources.{args.name}")
+    module = importlib.import_module(f"data_pipelines.sources.{name}")
     if hasattr(module, "prepare"):  # the sampler fetches what it reads, package by package
         with using_templates(args.templates):
             return module.prepare(options.pop("source", None), args.out, **options)

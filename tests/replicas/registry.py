@@ -17,6 +17,7 @@ from tests.replicas import (
     pmc_oa,
     rsna,
     slake,
+    tfds,
     vqa_rad,
 )
 
@@ -39,4 +40,6 @@ REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "m3d_vqa": m3d_vqa.replica,
     "pmc_oa/beta": pmc_oa.beta,
     "pmc_oa/aligned": pmc_oa.aligned,
+    "tfds/array_record": tfds.array_record,
+    "tfds/tfrecord": tfds.tfrecord,
 }
