@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=int, help="pixels of a side, where a set comes in several sizes (medmnist)")
     parser.add_argument("--annotator", help="whose points are the truth: mean, senior or junior (isbi2015)")
+    parser.add_argument("--task", help="task of the rows that state none (jsonl)")
     parser.add_argument("--images", type=pathlib.Path, help="folder of the images, where it is not beside the texts")
     parser.add_argument("--patients", type=int, help="number of patients (phantom)")
     parser.add_argument("--keep-raw", type=pathlib.Path, help="folder where the DICOM and NIfTI files stay (phantom)")

@@ -8,6 +8,7 @@ from typing import Any
 from tests.replicas import (
     isbi2015,
     iu_xray,
+    jsonl,
     m3d_cap,
     m3d_seg,
     m3d_vqa,
@@ -42,4 +43,5 @@ REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "pmc_oa/aligned": pmc_oa.aligned,
     "tfds/array_record": tfds.array_record,
     "tfds/tfrecord": tfds.tfrecord,
+    "jsonl": jsonl.replica,
 }
