@@ -137,6 +137,11 @@ def test_what_trains_is_the_adapters_and_what_is_named():
         ),
         ({"patterns": ("decoder/embed",)}, "lora.patterns[0] 'decoder/embed': matches no kernel"),
         ({"patterns": ("decoder", "decoder/layers")}, "lora.patterns[1] 'decoder/layers': decides no kernel"),
+        (
+            {"patterns": (("decoder", 8),)},
+            "expected a pattern or (pattern, rank, alpha), found ('decoder', 8)",
+        ),
+        ({"patterns": (("decoder", "8", 1.0),)}, "expected a positive rank and alpha, found 8, 1.0"),
         ({"patterns": ("decoder/(",)}, "lora.patterns[0] 'decoder/(': not a regular expression"),
         ({"full": ("projektor",)}, "lora.full[0] 'projektor': matches no parameter; the nearest is projector/"),
         ({"full": ("decoder/layers/mlp",)}, "both match decoder/layers/mlp/down/kernel: it trains whole or by"),

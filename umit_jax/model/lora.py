@@ -57,8 +57,10 @@ class Lora:
 
     def __post_init__(self) -> None:
         for pattern in self.patterns:
+            if not isinstance(pattern, str) and not (isinstance(pattern, tuple) and len(pattern) == 3):
+                raise LoraError(f"lora.patterns: expected a pattern or (pattern, rank, alpha), found {pattern!r}")
             rank, alpha = (self.rank, self.alpha) if isinstance(pattern, str) else pattern[1:]
-            if not (isinstance(rank, int) and rank > 0 and alpha > 0):
+            if not (type(rank) is int and rank > 0 and isinstance(alpha, int | float) and alpha > 0):
                 raise LoraError(
                     f"lora.patterns: {pattern!r}: expected a positive rank and alpha, found {rank}, {alpha}"
                 )

@@ -30,14 +30,17 @@ class Layout(NamedTuple):
 
 
 def quantise(kernel: jax.Array, kind: str, layout: Layout) -> tuple[jax.Array, jax.Array]:
-    """(codes, scales) of a floating-point kernel; scales have the kernel's rank."""
-    options = {"int8": jnp.float32, "nf4": jnp.bfloat16}
-    inputs = range(layout.layers, layout.layers + layout.inputs)
-    tiled = {} if kind == "int8" else {inputs[-1]: _block(kernel.shape[inputs[-1]])}
-    reduced = inputs if kind == "int8" else tiled
+    """(codes, scales) of a floating-point kernel; scales have the kernel's rank. Stacked layers come one by one, so
+    that one is in float32 at a time."""
+    if layout.layers:
+        return jax.lax.map(lambda layer: quantise(layer, kind, Layout(0, layout.inputs)), kernel)
+    dtypes = {"int8": jnp.float32, "nf4": jnp.bfloat16}
+    last = layout.inputs - 1
+    tiled = {} if kind == "int8" else {last: _block(kernel.shape[last])}
+    reduced = range(layout.inputs) if kind == "int8" else tiled
     channels = [axis for axis in range(kernel.ndim) if axis not in reduced]
     kernel = kernel.astype(jnp.float32)
-    array = qwix.quantize(kernel, _qtype(kind), channelwise_axes=channels, tiled_axes=tiled, scale_dtype=options[kind])
+    array = qwix.quantize(kernel, _qtype(kind), channelwise_axes=channels, tiled_axes=tiled, scale_dtype=dtypes[kind])
     return array.qvalue, array.scale
 
 

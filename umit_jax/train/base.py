@@ -63,7 +63,7 @@ class Base:
             kernel = weights.read(path, places[0])
             pack = jax.jit(lambda k, layout=layout: quantise(k, kind, layout), out_shardings=tuple(places))
             made[f"{path}_q"], made[f"{path}_scale"] = jax.block_until_ready(pack(kernel))
-        for path in wanted.keys() - made.keys():
+        for path in sorted(wanted.keys() - made.keys()):  # one order in all processes, which read together
             made[path] = weights.read(path, wanted[path].sharding).astype(wanted[path].dtype)
         return unflatten_dict(made, sep="/")
 
