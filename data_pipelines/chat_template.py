@@ -143,6 +143,8 @@ def _compile(source: str) -> jinja2.Template:
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation], cache_size=0
     )
     environment.globals.update(raise_exception=_refuse, strftime_now=_no_date, namespace=_Namespace)
+    for name in ("dict", "lipsum"):  # a type with class methods and a function of jinja2's own: no template needs them
+        environment.globals.pop(name)
     environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
     try:
         return environment.from_string(source)

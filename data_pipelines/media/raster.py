@@ -7,7 +7,9 @@ values matter, and scaling them would differ from what the served model is shown
 Reference: transformers, image_utils.load_image, then image_transforms.convert_to_rgb, which its processors apply.
 """
 
+import functools
 import io
+import logging
 import warnings
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from PIL import Image, ImageOps
 
 from data_pipelines.media import MediaError
 
+logger = logging.getLogger(__name__)
+_DEEP = ("I;16", "I;16L", "I;16B", "I", "F")
 MAX_PIXELS = 1 << 28  # 268 million: a whole-slide thumbnail passes, a decompression bomb does not
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "MPO")  # MPO: what cameras call a JPEG with a preview inside
 
@@ -42,12 +46,23 @@ def read_image(source: Path | str | bytes) -> np.ndarray:
     try:
         with _open(data) as image, warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if image.mode in _DEEP:
+                _warn_of_clipping()
             rgb = ImageOps.exif_transpose(image).convert("RGB")
             return np.asarray(rgb if rgb.info.get("transparency") is None else _on_white(rgb))
     except MediaError:
         raise
     except Exception:  # a damaged file raises whatever its decoder met first
         raise MediaError("truncated or damaged image") from None
+
+
+@functools.cache
+def _warn_of_clipping() -> None:
+    """Once in a process: a folder may hold thousands of such files."""
+    logger.warning(
+        "a picture has more than 8 bits a pixel: what is brighter than 255 becomes white, as transformers reads it; "
+        "DICOM and NIfTI files are windowed"
+    )
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data_pipelines.media import MediaError
+from data_pipelines.media import MediaError, raster
 from data_pipelines.media.raster import decode, encode_png, read_image, shrink
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8)
@@ -71,6 +71,14 @@ def test_a_turned_tiff_is_the_same_picture_from_a_path_and_from_its_bytes(tmp_pa
     expected = np.rot90(GREY, -1)[..., None].repeat(3, axis=2)
     np.testing.assert_array_equal(read_image(data), expected)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.tif"), expected)
+
+
+def test_a_picture_of_sixteen_bits_is_clipped_and_said_to_be_once(caplog):
+    raster._warn_of_clipping.cache_clear()
+    assert read_image(FILES["grey16.png"]).max() == 255
+    read_image(FILES["grey16.tif"])
+    read_image(FILES["rgb.png"])
+    assert [record.message[:50] for record in caplog.records] == ["a picture has more than 8 bits a pixel: what is br"]
 
 
 def test_a_transparent_colour_becomes_white_and_alpha_is_dropped():

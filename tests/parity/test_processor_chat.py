@@ -260,6 +260,7 @@ REFUSED = {
     "{{ strftime_now('%d') }}": "asks for today's date",
     "{{ messages.__class__.__mro__ }}": "access to attribute '__class__' of 'list' object is unsafe",
     "{{ cycler.__init__.__globals__.os.popen('touch x').read() }}": "access to attribute '__init__'",
+    "{{ lipsum(1) }}": "'lipsum' is undefined",
     "{{ namespace(__x=1) }}": "a namespace may not hold",
     "{{ 'a' * 10 ** 9 }}": "a power is not allowed",
     "{{ 'a' * 1000000000 }}": "a repetition of that length is not allowed",
