@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(argv[0], argv[1:])
     except KeyboardInterrupt:
-        print(f"umit {argv[0]}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print(f"umit {argv[0]}: interrupted; run the same command again", file=sys.stderr)
         return 130
     except Exception as error:
         if debug:
