@@ -11,6 +11,7 @@ from launch import cli, workdir
 from launch.model import load_companions
 from tests.export import hub
 from umit_jax.convert.from_hf import flat, open_model
+from umit_jax.convert.processor import pixel_limits
 from umit_jax.convert.weights import INDEX
 from umit_jax.train.checkpoint import Checkpointer, CheckpointError, load_params
 from umit_jax.train.leaves import LeafReader
@@ -240,6 +241,19 @@ def test_settings_inside_processor_config_json_are_read_and_written_there(tmp_pa
     umit("export", work, "--out", tmp_path / "again")
     found = json.loads((tmp_path / "again" / "processor_config.json").read_text())["image_processor"]
     assert found["size"] == {"shortest_edge": 784, "longest_edge": 200704}
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        {"min_pixels": 784, "max_pixels": 1568},
+        {"size": {"min_pixels": 784, "max_pixels": 1568}},
+        {"size": {"shortest_edge": 784, "longest_edge": 1568}},
+        {"min_pixels": None, "max_pixels": None, "size": {"shortest_edge": 784, "longest_edge": 1568}},
+    ],
+)
+def test_pixel_limits_are_read_in_every_spelling(spelling):
+    assert pixel_limits(spelling) == (784, 1568)
 
 
 def test_shards_of_a_given_size_hold_every_tensor_once(tmp_path):
