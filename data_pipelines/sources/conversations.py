@@ -108,13 +108,14 @@ def _query(row: Mapping[str, Any]) -> list[tuple[str, str]]:
 def image_names(row: Mapping[str, Any], keys: Sequence[str] = ("images", "image")) -> tuple[str, ...]:
     """The names under the first of the keys that has any. Raises RowError for an image that is not a file's name."""
     value = next((row[key] for key in keys if row.get(key)), [])
-    names = [
-        item.get("path") if isinstance(item, dict) else item for item in (value if isinstance(value, list) else [value])
-    ]
-    if not all(isinstance(name, str) and name for name in names):
-        raise RowError("image is no file name")
-    if any(re.match(r"\w+://|data:", name) for name in names):
-        raise RowError("image is an address, not a file")
+    names = []
+    for item in value if isinstance(value, list) else [value]:
+        name = item.get("path") if isinstance(item, dict) else item
+        if not isinstance(name, str) or not name:
+            raise RowError("image is no file name")
+        if re.match(r"\w+://|data:", name):
+            raise RowError("image is an address, not a file")
+        names.append(name)
     return tuple(names)
 
 

@@ -20,7 +20,7 @@ from data_pipelines.media import MediaError
 from data_pipelines.parts import Rejected
 from data_pipelines.prompts import AnswerError
 from data_pipelines.publish import Rules
-from data_pipelines.record import LANGUAGES, Record
+from data_pipelines.record import LANGUAGES, MEDIA_TOKEN, Record
 from data_pipelines.sources.conversations import Talk, language_of, listed_options, read_talk
 from data_pipelines.sources.folder import split_of
 from data_pipelines.sources.layout import one_of
@@ -130,7 +130,7 @@ def _truth(task: str, question: str, answer: str, target: Target | None) -> tupl
 def _topic(task: str, talk: Talk, target: Target) -> str:
     if target["kind"] in ("boxes", "points"):
         return f"{target['kind']}/" + "+".join(dict.fromkeys(item["label"] for item in target["items"]))
-    question = talk.turns[-2].text.replace("<media>", "")
+    question = talk.turns[-2].text.replace(MEDIA_TOKEN, "")
     return topic_of(question, target) if task == "vqa" else task
 
 

@@ -41,7 +41,8 @@ def missing(source: Path, patterns: Iterable[str], found: Iterable[Path] = ()) -
     """The error for a source that lacks its files, or has too many of them."""
     there = [path.relative_to(source).as_posix() for path in found]
     if not there:
-        there = sorted(path.name for path in source.iterdir())[:8] if source.is_dir() else []
+        names = sorted(path.name for path in source.iterdir()) if source.is_dir() else []
+        there = [name for name in names if not name.startswith(".")][:8]
     return LayoutError(f"{source}: expected {' or '.join(patterns)}, found {', '.join(there) or 'nothing'}")
 
 

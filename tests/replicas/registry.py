@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.replicas import (
+    chimed_vl,
     isbi2015,
     iu_xray,
     jsonl,
@@ -44,4 +45,6 @@ REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "tfds/array_record": tfds.array_record,
     "tfds/tfrecord": tfds.tfrecord,
     "jsonl": jsonl.replica,
+    "chimed_vl/texts": chimed_vl.texts,
+    "chimed_vl/conversations": chimed_vl.conversations,
 }
