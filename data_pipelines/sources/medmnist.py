@@ -110,14 +110,14 @@ class MedMnistConverter:
 
     def records(self, unit: Unit) -> Iterator[Record | Rejected]:
         path, chosen = self.source / unit.file, sets()[unit.flag]
-        images = npz.rows(path, f"{NAMES[unit.split]}_images", self.cache)
+        images = npz.rows(path, f"{NAMES[unit.split]}_images", self.cache).read(unit.start, unit.stop)
         labels = _labels(path, unit.split, unit.changed_ns)
         for row in range(unit.start, unit.stop):
             numbers = [int(n) for n in labels[row]]
             if any(not 0 <= n < (2 if chosen.multi else len(chosen.labels)) for n in numbers):
                 yield Rejected(f"{self.name}/{_key(unit, row)}", "label out of range")
                 continue
-            media = _media(np.asarray(images[row]), chosen)
+            media = _media(images[row - unit.start], chosen)
             if not chosen.multi:
                 yield self._record(unit, row, media, chosen.labels, numbers[0])
                 continue

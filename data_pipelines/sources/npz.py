@@ -1,12 +1,14 @@
 """Arrays inside .npz files, row by row: an archive of many gigabytes is read in constant memory, and never unpickled.
 
-A member that is stored as it is gets mapped where it lies in the archive. A compressed one has no random access, so it
-is unpacked once into the cache, beside a lock, and mapped there; what is in the cache may be deleted at any time.
+A member that is stored as it is gets read where it lies in the archive. A compressed one has no random access, so it is
+unpacked once into the cache, beside a lock, and read there; what is in the cache may be deleted between runs.
 """
 
+import dataclasses
 import fcntl
 import functools
 import hashlib
+import math
 import shutil
 import struct
 import zipfile
@@ -39,13 +41,32 @@ def read(path: Path, name: str) -> np.ndarray:
             raise _damaged(path, name) from error
 
 
-def rows(path: Path, name: str, cache: Path) -> np.ndarray:
-    """A member as an array on disk, opened once per process. Raises LayoutError, OSError."""
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Where an array lies in a file. It is read and not mapped, so that memory does not grow with what was seen."""
+
+    path: Path
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self, first: int, stop: int) -> np.ndarray:
+        """Rows [first, stop). Raises LayoutError where the file is shorter."""
+        values = math.prod(self.shape[1:])
+        offset, count = self.start + first * values * self.dtype.itemsize, (stop - first) * values
+        found = np.fromfile(self.path, self.dtype, count, offset=offset)
+        if len(found) != count:
+            raise LayoutError(f"{self.path}: truncated")
+        return found.reshape(stop - first, *self.shape[1:])
+
+
+def rows(path: Path, name: str, cache: Path) -> Rows:
+    """A member as rows on disk, found once per process. Raises LayoutError, OSError."""
     return _rows(path, name, cache, path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=16)
-def _rows(path: Path, name: str, cache: Path, changed_ns: int) -> np.ndarray:
+def _rows(path: Path, name: str, cache: Path, changed_ns: int) -> Rows:
     with _archive(path) as archive:
         shape, dtype, start = _header(archive, path, name)
         info = archive.getinfo(f"{name}.npy")
@@ -53,11 +74,11 @@ def _rows(path: Path, name: str, cache: Path, changed_ns: int) -> np.ndarray:
             with open(path, "rb") as file:
                 file.seek(info.header_offset)
                 start += info.header_offset + 30 + sum(_LOCAL_HEADER.unpack(file.read(30)))
-            return np.memmap(path, dtype, "r", start, shape)
+            return Rows(path, start, shape, dtype)
         key = hashlib.sha256(f"{path.resolve()}\0{path.stat().st_size}\0{changed_ns}".encode()).hexdigest()
         unpacked = cache / "npz" / key / f"{name}.npy"
         _unpack(archive, path, name, unpacked)
-    return np.memmap(unpacked, dtype, "r", start, shape)
+    return Rows(unpacked, start, shape, dtype)
 
 
 def _unpack(archive: zipfile.ZipFile, path: Path, name: str, unpacked: Path) -> None:
