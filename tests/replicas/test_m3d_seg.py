@@ -120,3 +120,12 @@ def test_a_sparse_mask_is_read_as_scipy_writes_it(tmp_path):
     rows = read_csr(tmp_path / path)
     np.testing.assert_array_equal(rows.dense(0, m3d_seg.SIZE), m3d_seg.block(m3d_seg.LIVER))
     assert not rows.dense(1, m3d_seg.SIZE).any()
+
+
+def test_zeros_that_a_sparse_mask_stores_are_no_mask(tmp_path):
+    _, path = m3d_seg.save(tmp_path, [m3d_seg.LIVER])
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["data"] = np.zeros_like(arrays["data"])
+    np.savez(path, **arrays)
+    assert not read_csr(tmp_path / path).dense(0, m3d_seg.SIZE).any()
