@@ -5,6 +5,7 @@ position included); 2. config.init_from, a checkpoint or a Hugging Face director
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from data_pipelines import chat_template
     from data_pipelines.mixture import make_stream
     from launch import model as models
+    from umit_jax.model.lora import Lora, plan
     from umit_jax.parallel.mesh import data_process, make_mesh
     from umit_jax.train.loop import train
 
@@ -46,6 +48,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         _write_model_dir(model_dir, config, sources, start)
     model_config, tokenizer, processing = models.load_companions(model_dir)
     chat_template.check(tokenizer)
+    lora = Lora.from_config(config.lora)
+    if lora is not None:
+        plan(
+            dataclasses.replace(model_config, lora=lora)
+        )  # a wrong pattern is named before the data are looked through
     mesh = make_mesh(mesh_axes(config.mesh))
     process_index, process_count = data_process(mesh)
     stream = make_stream(
@@ -69,6 +76,8 @@ def _find_start(config: ml_collections.ConfigDict) -> "workdir.Checkpoint | HfMo
     """What config.init_from names: a workdir, one of its checkpoints, or a Hugging Face directory."""
     directory = pathlib.Path(config.init_from or "")
     if not config.init_from:
+        if config.lora.rank > 0:
+            raise UsageError("--config.init_from: a LoRA run needs a base: expected a workdir, found none")
         return None
     if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
         return workdir.find(directory, "--config.init_from")

@@ -60,6 +60,20 @@ def test_an_adapter_comes_back_as_the_same_model(work, lora, stage1, merged):
     assert "is a PEFT adapter: --base names the imported model" in done.stderr
 
 
+def test_a_run_that_cannot_be_is_refused_in_one_line(work, shards, stage1):
+    wrong = {
+        "--config.init_from: a LoRA run needs a base": (),
+        "lora.full[0] 'projektor': matches no parameter; the nearest is projector/": (
+            f"--config.init_from={stage1}",
+            "--config.lora.full=('projektor',)",
+        ),
+    }
+    for message, arguments in wrong.items():
+        done = umit(*train_arguments("stage2", shards, work / "wrong", 2), *ADAPTERS[:2], *arguments, check=False)
+        assert done.returncode == 2
+        assert message in done.stderr.strip().splitlines()[-1]
+
+
 def test_a_moved_base_is_named_and_found(work, lora, stage1):
     moved = work / "moved"
     shutil.copytree(stage1, moved)

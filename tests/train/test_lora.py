@@ -122,11 +122,14 @@ def test_settings_that_contradict_each_other_are_refused(base, tmp_path):
         train(toy_config(**ADAPTERS), MODEL, ToyStream(), tmp_path / "none", make_mesh({"fsdp": -1}))
 
 
+PATTERNS = ("decoder/layers/attn/(q|o)/", "decoder/layers/mlp/down/", "vision/blocks/attn/qkv/")
+
+
 def test_eight_devices_equal_one(base, tmp_path):
-    """With fsdp and tensor, decoder in few bits, adapters everywhere: losses and the norms of gradients to 1e-5."""
+    """With fsdp and tensor, decoder in few bits, adapters on all kinds of axes: losses and gradient norms to 1e-5."""
     for name, mesh in (("one", {"data": 1}), ("eight", {"data": 2, "fsdp": 2, "tensor": 2})):
         devices = jax.devices()[: 8 if name == "eight" else 1]
-        config = toy_config(**ADAPTERS, lora__patterns=("decoder/.*", "vision/.*"), steps=2, checkpoint_every=2)
+        config = toy_config(**ADAPTERS, lora__patterns=PATTERNS, steps=2, checkpoint_every=2)
         config.lora.quantize = "nf4"
         train(config, MODEL, ToyStream(), tmp_path / name, make_mesh(mesh, devices), base=Base(base))
     one, eight = lines(tmp_path / "one"), lines(tmp_path / "eight")
