@@ -19,7 +19,7 @@ def image(seed: int = 0) -> np.ndarray:
     size = [b - a for a, b in FOREGROUND]
     voxels[0][spans] = np.linspace(-500, 500, size[2]) + seed  # a slope along z, as cheap to encode as a picture gets
     voxels[0][spans][::4] -= 99
-    voxels[0][spans][:, 7:] += 60
+    voxels[0][spans][:, 7:] += 300
     return voxels
 
 
