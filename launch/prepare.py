@@ -32,7 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache", type=pathlib.Path, help="where fetched or unpacked files are kept (sampler, medmnist)"
     )
     parser.add_argument("--modality", help="DICOM code of the images, such as CT or MR (nifti_folder, tfds)")
-    parser.add_argument("--window", choices=sorted(WINDOWS), help=f"CT window ({_FOLDERS}, m3d_seg)")
+    parser.add_argument(
+        "--window",
+        type=_window,
+        help=f"CT window, or three joined by + as red, green and blue: {', '.join(sorted(WINDOWS))} "
+        f"({_FOLDERS}, m3d_seg)",
+    )
     parser.add_argument("--license", help=f"licence noted in every record ({_FOLDERS}, tfds)")
     parser.add_argument(
         "--allow-burned-in",
@@ -57,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runner-flag", action="append", default=[], metavar="FLAG", help="a pipeline option of the runner; repeatable"
     )
+
+
+def _window(text: str) -> str:
+    names = text.split("+")
+    if len(names) not in (1, 3) or set(names) - set(WINDOWS):
+        raise argparse.ArgumentTypeError(f"expected one or three of {', '.join(sorted(WINDOWS))}, found {text!r}")
+    return text
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from data_pipelines.media.dicom_header import (
     thickness_of,
     voi_of,
 )
-from data_pipelines.media.volume import apply_window, window_range
+from data_pipelines.media.volume import windowed
 
 MAX_FILE_BYTES = 1 << 31
 MAX_INFLATED_BYTES = 1 << 30
@@ -97,7 +97,7 @@ class DicomImage:
         if self.is_rgb:
             return values
         if window:
-            return apply_window(values, *window_range(values, window), self.inverted)
+            return windowed(values, window, self.inverted)
         return show_values(values, self.vois[frame], self.inverted, self.facts.get("BitsStored") == 8)
 
 

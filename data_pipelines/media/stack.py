@@ -17,7 +17,7 @@ import numpy as np
 from data_pipelines.media import MediaError
 from data_pipelines.media.raster import encode_png
 from data_pipelines.media.show import shown_size
-from data_pipelines.media.volume import MAX_VOXELS, MINMAX, Volume, apply_window, crop, resample_to, window_range
+from data_pipelines.media.volume import MAX_VOXELS, MINMAX, Volume, apply_window, crop, resample_to, windowed
 from data_pipelines.record import Media
 
 
@@ -44,9 +44,9 @@ def show_stack(
     size_xyz: Sequence[int] | None = None,
     foreground: bool = False,
 ) -> Stack:
-    """Any numbers (d, h, w) as a volume of grey frames.
+    """Any numbers (d, h, w) as a volume of grey frames, or of colour for three windows.
 
-    window: MINMAX, AUTO, a preset of volume.WINDOWS, or "" for uint8 shown as it is. size_xyz: (w, h, frames) exactly;
+    window: see volume.windowed, or "" for uint8 shown as it is. size_xyz: (w, h, frames) exactly;
     None: within show.LARGEST. Raises MediaError for what is no volume.
     """
     if voxels_ZYX.ndim != 3 or min(voxels_ZYX.shape) < 1:
@@ -60,9 +60,9 @@ def show_stack(
     volume = _placed(voxels_ZYX)
     start, stop = foreground_of(voxels_ZYX) if foreground else ((0, 0, 0), volume.size)
     part = crop(volume, start, stop)
-    low, high = window_range(voxels_ZYX, window) if window else (0.0, 255.0)
     shown = resample_to(part, tuple(size_xyz) if size_xyz is not None else shown_size(part.size))
-    frames = apply_window(shown.voxels_ZYX, low, high)
+    values = shown.voxels_ZYX
+    frames = windowed(values, window, whole=voxels_ZYX) if window else apply_window(values, 0.0, 255.0)
     media = Media(tuple(map(encode_png, frames)), "volume", modality, shown.size, window=window)
     return Stack(media, start, stop)
 

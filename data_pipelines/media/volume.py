@@ -180,6 +180,17 @@ def apply_window(values: np.ndarray, low: float, high: float, inverted: bool = F
     return 255 - grey if inverted else grey
 
 
+def windowed(values: np.ndarray, window: str, inverted: bool = False, whole: np.ndarray | None = None) -> np.ndarray:
+    """Values -> uint8 of the same shape by a named preset; by three, such as "lung+soft_tissue+bone", with red, green
+    and blue as last axis. whole: the values that AUTO and MINMAX look at, where these are a resampled part of them."""
+    names = window.split("+")
+    if len(names) not in (1, 3):
+        raise ValueError(f"window: expected one preset or three joined by +, found {window!r}")
+    whole = values if whole is None else whole
+    shown = [apply_window(values, *window_range(whole, name), inverted) for name in names]
+    return shown[0] if len(shown) == 1 else np.stack(shown, axis=-1)
+
+
 def default_window(modality: str) -> str:
     return "soft_tissue" if modality == "CT" else AUTO
 
@@ -187,12 +198,12 @@ def default_window(modality: str) -> str:
 def render(
     volume: Volume, window: str = "", size_xyz: Sequence[int] | None = None, plane: str = "axial"
 ) -> tuple[np.ndarray, Volume]:
-    """(frames uint8 (d, h, w), the volume they show). The volume is turned to the plane (see the table above),
-    resampled to size_xyz = (w, h, frames) and windowed by the named preset, by default the modality's."""
+    """(frames uint8 (d, h, w), or (d, h, w, 3) of three windows; the volume they show). The volume is turned to the
+    plane (see the table above), resampled to size_xyz = (w, h, frames) and windowed (see windowed), by default by the
+    modality's preset."""
     if plane not in PLANES:
         raise ValueError(f"plane: expected one of {', '.join(PLANES)}, found {plane!r}")
-    shown = oriented(volume, PLANES[plane])
-    low, high = window_range(shown.voxels_ZYX, window or default_window(volume.modality))
-    if size_xyz is not None:
-        shown = resample_to(shown, size_xyz)
-    return apply_window(shown.voxels_ZYX, low, high, volume.inverted), shown
+    turned = oriented(volume, PLANES[plane])
+    shown = turned if size_xyz is None else resample_to(turned, size_xyz)
+    window = window or default_window(volume.modality)
+    return windowed(shown.voxels_ZYX, window, volume.inverted, turned.voxels_ZYX), shown

@@ -27,6 +27,7 @@ def one_line(done):
         (["prepare", "phantom", "--out", "x"], "--patients"),
         (["prepare", "dicom_folder", "--out", "x", "--source", "/nowhere"], "--source"),
         (["train", "--config", "nowhere.py", "--workdir", "x"], "nowhere.py"),
+        (["prepare", "nifti_folder", "--window", "lung+bone"], "expected one or three of angio, bone"),
         (["inspect", "/nowhere"], "/nowhere"),
         (["score", "/nowhere.jsonl", "--out", "x"], "/nowhere.jsonl"),
         (["export", "/nowhere", "--out", "x"], "/nowhere"),

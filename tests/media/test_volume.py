@@ -109,6 +109,18 @@ def test_ct_windows_map_hounsfield_units_to_grey():
     assert frames.ravel().tolist() == [0, 0, 128, 255]
 
 
+def test_three_windows_are_red_green_and_blue():
+    values = np.array([[[-1350, -600, 40, 400, 150]]], np.int16)
+    frames, _ = render(Volume(values, np.eye(4), "CT"), "lung+soft_tissue+bone")
+    assert frames.shape == (1, 1, 5, 3)
+    names = ("lung", "soft_tissue", "bone")
+    alone = [render(Volume(values, np.eye(4), "CT"), name)[0] for name in names]
+    np.testing.assert_array_equal(frames, np.stack(alone, axis=-1))
+    assert frames[0, 0].tolist()[:3] == [[0, 0, 0], [128, 0, 0], [236, 128, 76]]
+    with pytest.raises(ValueError, match="expected one preset or three joined by"):
+        render(Volume(values, np.eye(4), "CT"), "lung+bone")
+
+
 def test_planes_show_the_head_up_and_the_patients_left_on_the_right():
     voxels = np.zeros((4, 5, 6), np.int16)
     voxels[3, 0, 5] = 100  # superior, anterior, left

@@ -61,9 +61,9 @@ def test_what_cannot_be_used_is_counted_by_reason(whole):
     }
 
 
-def check_voxels(media, grey_xyz):
+def check_voxels(media, grey_xyz, channel=0):
     """Some voxels of the foreground, met at their centres in the volume as shown."""
-    shown = frames(media)[..., 0]
+    shown = frames(media)[..., channel]
     foreground = grey_xyz[tuple(slice(a, b) for a, b in m3d_seg.FOREGROUND)]
     for x, y, z in ((3, 4, 5), (15, 19, 31), (0, 0, 0), (7, 2, 30)):
         assert abs(shown[z, int((y + 0.5) * 256 / 20), int((x + 0.5) * 256 / 16)] - foreground[x, y, z]) < 12
@@ -95,6 +95,15 @@ def test_values_in_hounsfield_units_can_be_windowed(tmp_path):
     assert media.window == "lung"
     check_voxels(media, np.clip((m3d_seg.image(20)[0] + 1350) / 1500 * 255, 0, 255))
     assert found.manifest["unexpected_counts"] == {}
+
+
+def test_three_windows_are_the_channels_of_the_frames(tmp_path):
+    found = prepared("m3d_seg", m3d_seg.original, tmp_path, window="lung+soft_tissue+bone", subset=("0020",))
+    media = next(iter(found.records.values())).media[0]
+    assert media.window == "lung+soft_tissue+bone"
+    hounsfield = m3d_seg.image(20)[0]
+    for channel, (low, width) in enumerate(((-1350, 1500), (-160, 400), (-500, 1800))):
+        check_voxels(media, np.clip((hounsfield - low) / width * 255, 0, 255), channel)
 
 
 def test_counts_are_compared_with_those_of_all_collections(whole):
