@@ -67,8 +67,9 @@ class HubVqa:
         values = _group(file, group).slice(row, 1).to_pylist()[0]
         try:
             question, target = vqa(plain(values["question"]), plain(values["answer"]), "en")
-            data = (values["image"] or {}).get("bytes") or b""
-            if not data:
+            image = values["image"]
+            data = image.get("bytes") if isinstance(image, dict) else image
+            if not isinstance(data, bytes) or not data:
                 raise RowError("no image")
             digest, media = _picture(data)
         except (RowError, MediaError) as error:

@@ -21,6 +21,8 @@ from data_pipelines.sources.source_files import patient_of
 from umit_jax.targets import Frame, Target, TargetError, boxes_target, options_target, text_target
 
 OUTSIDE = "box outside the image, empty or inverted"
+_COUNTS = {2: "two", 4: "four"}
+_FAR = 1e9  # beyond any image; not a number is not below it
 _EN = ("yes", "no")
 _WORDS = frozenset(
     ("what", "where", "when", "which", "who", "why", "how", "is", "are", "was", "were", "does", "do", "did", "can")
@@ -119,9 +121,18 @@ def topic_of(question: str, target: Target) -> str:
 def plain(value: object) -> str:
     """A cell as text on one line: numbers become words, stray and repeated spaces go, "NULL" and MEDIA_TOKEN are
     nothing."""
-    text = "" if value is None else str(value)
+    text = "" if value is None else str(value).encode("utf-8", "replace").decode()  # half a character is none
     text = re.sub(r"\s+", " ", text.replace(MEDIA_TOKEN, " ")).strip()
     return "" if text in ("NULL", "nan", "NaN") else text
+
+
+def numbers(value: Any, counts: Sequence[int]) -> list[float]:
+    """A list of as many finite numbers as one of `counts` says. Raises RowError."""
+    if not isinstance(value, list) or len(value) not in counts or not all(type(n) in (int, float) for n in value):
+        raise RowError(f"box is not {' or '.join(_COUNTS[count] for count in counts)} numbers")
+    if not all(abs(n) < _FAR for n in value):
+        raise RowError(OUTSIDE)
+    return [float(n) for n in value]
 
 
 def boxes(media: Media, items: Sequence[tuple[str, Sequence[float]]]) -> Target:

@@ -13,7 +13,7 @@ from typing import Any
 
 from data_pipelines.prompts import answer_text
 from data_pipelines.record import Media, Turn
-from data_pipelines.sources.make import OUTSIDE, RowError
+from data_pipelines.sources.make import OUTSIDE, RowError, numbers
 from umit_jax.targets import Frame, Target, TargetError, boxes_target, points_target
 
 _HOLE = re.compile(r"<ref-object>|<bbox>")
@@ -49,10 +49,8 @@ def placed(
 
 
 def _in_pixels(shape: Any, media: Media, kind: str) -> list[float]:
-    if not isinstance(shape, list) or len(shape) not in (2, 4) or not all(type(n) in (int, float) for n in shape):
-        raise RowError("box is not two or four numbers")
     scale = media.size if kind == "norm1" else (1, 1)
-    pixels = [float(n * scale[i % 2]) for i, n in enumerate(shape)]
+    pixels = [float(n * scale[i % 2]) for i, n in enumerate(numbers(shape, (2, 4)))]
     _target(Frame("raw", tuple(float(n) for n in media.size)), [(_NAMELESS, pixels)])  # refuses what lies outside
     return pixels
 

@@ -30,7 +30,7 @@ from data_pipelines.sources.folder import split_of
 from data_pipelines.sources.layout import LayoutError, one_of
 from data_pipelines.sources.make import Maker, RowError, plain
 from data_pipelines.sources.rows import Rows, parse_row, read_row
-from data_pipelines.sources.source_files import find, inside, missing, patient_of, stamp
+from data_pipelines.sources.source_files import find, inside, missing, patient_of, read_picture, stamp
 from data_pipelines.sources.zip_files import ZipFiles
 from umit_jax.targets import text_target
 
@@ -100,7 +100,7 @@ class PmcOa:
         if not caption:
             raise RowError("no caption")
         if self.images.is_dir():
-            media = picture(inside(self.images, name).read_bytes(), "OT")
+            media = read_picture(inside(self.images, name))
         else:
             media = picture(_archive(self.images).read(Path(name).name), "OT")
         found = _NAME.fullmatch(name)

@@ -64,6 +64,11 @@ def parse_row(data: bytes) -> dict[str, Any]:
         row = None
     if not isinstance(row, dict):
         raise RowError("row is no JSON object")
+    if b"\\ud" in data.lower():  # escaped halves of characters, which may lack the other half
+        try:
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise RowError("text is no Unicode") from None
     return row
 
 

@@ -22,7 +22,7 @@ from data_pipelines.publish import Rules
 from data_pipelines.record import LANGUAGES, Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.layout import LayoutError, one_of
-from data_pipelines.sources.make import Maker, RowError, boxes, kind_of, plain, vqa
+from data_pipelines.sources.make import Maker, RowError, boxes, kind_of, numbers, plain, vqa
 from data_pipelines.sources.source_files import (
     find_one,
     inside,
@@ -190,9 +190,7 @@ def _by_name(file: Path) -> dict[str, list[Any]]:
 
 def _corners(box: Any) -> list[float]:
     """Corners of [x, y, width, height]."""
-    if not isinstance(box, list) or len(box) != 4 or not all(type(n) in (int, float) for n in box):
-        raise RowError("box is not four numbers")
-    x, y, width, height = box
+    x, y, width, height = numbers(box, (4,))
     return [x, y, x + width, y + height]
 
 

@@ -57,7 +57,11 @@ def inside(root: Path, name: str) -> Path:
     path = Path(os.path.abspath(os.path.join(base, name.strip())))  # not resolved: a folder of links is a folder
     if not name.strip() or not path.is_relative_to(base):
         raise MediaError("image outside the source folder" if name.strip() else "no image named")
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # no name that a file could have
+        there = False
+    if not there:
         raise MediaError("image file is missing")
     return path
 

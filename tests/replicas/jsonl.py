@@ -77,6 +77,13 @@ MESSAGES: list[Any] = [  # messages_test.jsonl
     {"messages": [{"role": "tool", "content": "x"}, *said("<image>Who?", "I.")], "images": [A]},
     {"messages": [*said("<image>Not learned?"), {"role": "assistant", "content": "x", "loss": False}], "images": [A]},
     {"messages": said("<video>Moving?", "Yes."), "videos": ["a.mp4"]},
+    {
+        "messages": said("<image>NaN?", "<bbox>"),
+        "images": [A],
+        "objects": objects("real", ["x"], [1, float("nan"), 3, 4]),
+    },
+    {"messages": said("<image>Half a character?", "\ud83d"), "images": [A]},
+    {"messages": said("<image>Whole?", "\U0001f600"), "images": ["\0"]},
 ]
 LLAVA: list[Any] = [  # llava.json
     {"id": "1", "image": "a.jpg", "conversations": llava("<image>\nWhat?", "A lung.", "Sure?", "Yes.")},

@@ -35,7 +35,8 @@ def rows(pairs: list[tuple[str, str]], **more: Any) -> str:
 
 
 def beta(folder: Path) -> dict[str, Any]:
-    text = rows(BETA[:3]) + "\n[1, 2]\n" + rows(BETA[3:]) + '{"image": "PMC1_Fig1_1.jpg", "caption": "no end'
+    odd = rows([("PMC9_Fig1_1.jpg", "half \ud83d"), ("PMC9_\0_1.jpg", "no name"), ("x" * 999 + ".jpg", "too long")])
+    text = rows(BETA[:3]) + "\n[1, 2]\n" + rows(BETA[3:]) + odd + '{"image": "PMC1_Fig1_1.jpg", "caption": "no end'
     write_file(folder / "pmc_oa_beta.jsonl", text)
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         archive.writestr(f"{FOLDER}/", b"")

@@ -42,7 +42,7 @@ SPLITS = {
         row(8, 77, "No such image?", "No", **CLOSED),
     ],
     "validate": [row(9835, 3, "Is the heart seen?", "no", modality="CT", **CLOSED), ["no object"]],
-    "test": [row(9836, 4, "图像里有异常吗？", "有", modality="CT", **ZH, **CLOSED)],
+    "test": [row(9836, 4, "图像里有异常吗？", "有", modality="CT", **ZH, **CLOSED), row(9837, 7, "?", "")],
 }
 BOXES = {
     1: [{"Liver": [2.0, 3.0, 10.0, 20.0]}, {"Spleen": [40.5, 4.0, 10.5, 12.0]}, {"Liver": [20.0, 3.0, 6.0, 6.0]}],
@@ -50,6 +50,7 @@ BOXES = {
     3: [{"Heart": [10.0, 10.0, 60.0, 10.0]}, {"Lung": [1.0, 1.0, 0.0, 5.0]}, {"Left Lung": [0.0, 0.0, 60.0, 40.0]}],
     4: [{"Kidney": [1, 2, 3]}, {"Liver": [5, 5, 10, 10]}, {"Liver": [50, 5, 11, 10]}],
     5: [{"Liver": [5, 5, 10, 10]}],  # an image of no split
+    7: [{"Lung": [float("nan"), 5, 10, 10]}, {"Heart": [5, 5, 10**400, 10]}, {"Brain": [True, 5, 10, 10]}],
 }
 
 

@@ -101,6 +101,9 @@ def test_messages_that_cannot_be_used_are_listed(whole):
         12: "unknown role",
         13: "answer that is not to be learned (loss)",
         14: "has video or audio",
+        15: outside,
+        16: "text is no Unicode",
+        17: "image file is missing",
     }
 
 

@@ -85,7 +85,10 @@ def test_rows_that_give_nothing_are_listed(beta):
         "row 5, PMC111_Fig3_1.jpg": "image file is missing",
         "row 10, PMC333_Fig1_1.jpg": "no caption",
         "row 14, PMC444_Fig1_1.jpg": "truncated or damaged image",
-        "row 15": "row is no JSON object",
+        "row 15": "text is no Unicode",
+        "row 16, PMC9_\0_1.jpg": "image file is missing",
+        f"row 17, {'x' * 999}.jpg": "image file is missing",
+        "row 18": "row is no JSON object",
     }
 
 

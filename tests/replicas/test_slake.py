@@ -87,6 +87,10 @@ def test_what_gives_no_record_is_listed_with_its_reason(whole):
         "xmlab4, boxes of Kidney": "box is not four numbers",
         "xmlab4, boxes of Liver": outside,
         "xmlab5, boxes": "image without questions, so in no split",
+        "test, row 1, qid 9837": "no answer",
+        "xmlab7, boxes of Lung": outside,
+        "xmlab7, boxes of Heart": outside,
+        "xmlab7, boxes of Brain": "box is not four numbers",
         "xmlab6, boxes": "image without questions, so in no split",
     }
 
