@@ -5,6 +5,7 @@ and written before the next one is looked at. Reading restores single leaves (a 
 checksums. What is written is an ordinary checkpoints/0, for load_params and for everything that starts from it.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -16,9 +17,10 @@ import tensorstore as ts
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from umit_jax.model.config import ModelConfig
+from umit_jax.model.lora import ADAPTER, merge_kernel, plan, trainable
 from umit_jax.model.param import abstract_params
 from umit_jax.train.checkpoint import CheckpointError, check_same, read_data, reading, saved_parameters, saving
-from umit_jax.train.weights import lora_of, open_weights
+from umit_jax.train.weights import check_base, lora_of
 
 _CHUNK = 64_000_000  # bytes read at once at most, by a process that wants a part of a parameter
 _PIECE = 1 << 17  # values summed at once: they stay in the cache
@@ -100,7 +102,8 @@ def _chunked(leaf: _Promise) -> ocp.SaveArgs:
 
 
 class LeafReader:
-    """The parameters of a checkpoints/<step> folder, trained and frozen, by path and one at a time.
+    """The parameters of a checkpoints/<step> folder, trained and frozen, by path and one at a time; with config.lora
+    set, those that a LoRA run trains.
 
     Raises CheckpointError for a damaged checkpoint, or one of another model, naming the first parameter that differs.
     """
@@ -109,6 +112,8 @@ class LeafReader:
         self._checkpoint = checkpoint.resolve()
         self._saved = saved_parameters(self._checkpoint)
         expected = flatten_dict(abstract_params(config), sep="/")
+        if config.lora is not None:
+            expected = {path: expected[path] for path in trainable(config)}
         check_same(self._checkpoint, self.shapes, {path: like.shape for path, like in expected.items()})
         self._sums = read_data(self._checkpoint)["checksums"]
 
@@ -137,16 +142,32 @@ class LeafReader:
 
 
 class MergedLeaves:
-    """The parameters of a LoRA run over its base, each in the dtype of the base."""
+    """The parameters of a LoRA run over its base, each in the dtype of the base; a layer at a time is in float32."""
 
     def __init__(self, checkpoint: pathlib.Path, config: ModelConfig, base: pathlib.Path | None):
-        self._weights = open_weights(checkpoint, config, base)
-        below = open_leaves(base or pathlib.Path(read_data(checkpoint)["base"]["path"]), config)
-        self.dtypes: Mapping[str, np.dtype] = below.dtypes
+        data = read_data(checkpoint)
+        below = base or pathlib.Path(data["base"]["path"])
+        check_base(checkpoint, data, below)
+        adapted = dataclasses.replace(config, lora=lora_of(data))
+        self._own, self._base = LeafReader(checkpoint, adapted), open_leaves(below, config)
+        self._plan = plan(adapted)
+
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype]:
+        return self._base.dtypes
 
     def read(self, path: str) -> np.ndarray:
-        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        return np.asarray(self._weights.read(path, one))
+        if path in self._plan.full:
+            return self._own.read(path).astype(self.dtypes[path])
+        value, adapter = self._base.read(path), self._plan.adapters.get(path)
+        if adapter is None:
+            return value
+        value = value if value.flags.writeable else value.copy()
+        stem = path.removesuffix("kernel")
+        parts = value, *(self._own.read(f"{stem}{name}") for name in ADAPTER)
+        for kernel, a, b in zip(*parts, strict=True) if adapter.layout.layers else [parts]:
+            kernel[...] = np.asarray(merge_kernel(kernel, a, b, adapter))
+        return value
 
 
 def open_leaves(
