@@ -36,7 +36,7 @@ _SECTIONS = ("FINDINGS", "IMPRESSION")
 @dataclasses.dataclass(frozen=True)
 class IuXray:
     """annotation: R2Gen's file, or None for the originals, whose XML files are then in `reports`. A unit is
-    (split, row) of the one, ("", name of a file) of the other."""
+    (split, row, why it is rejected or "") of the one, ("", name of a file, "") of the other."""
 
     source: Path
     annotation: Path | None
@@ -55,17 +55,25 @@ class IuXray:
     def options(self) -> Mapping[str, Any]:
         return {"seed": self.seed, "files": stamp(*([] if self.annotation is None else [self.annotation]))}
 
-    def units(self) -> list[tuple[str, str]]:
+    def units(self) -> list[tuple[str, str, str]]:
         """Raises LayoutError for an annotation file of another form."""
         patient_of(self.source, "")  # makes the key before several workers want it
         if self.annotation is None:
-            return [("", path.name) for path in sorted(self.reports.glob("*.xml"), key=_number)]
+            return [("", path.name, "") for path in sorted(self.reports.glob("*.xml"), key=_number)]
         rows = _annotation(self.annotation)
-        return [(split, str(i)) for split in SPLITS for i in range(len(rows.get(split, ())))]
+        units, seen = [], set()
+        for split in SPLITS:
+            for i, row in enumerate(rows.get(split, ())):
+                study = plain(row.get("id")) if isinstance(row, dict) else ""
+                units.append((split, str(i), "id is used already" if study in seen else ""))
+                seen.update({study} - {""})
+        return units
 
-    def records(self, unit: tuple[str, str]) -> Iterator[Record | Rejected]:
-        split, item = unit
+    def records(self, unit: tuple[str, str, str]) -> Iterator[Record | Rejected]:
+        split, item, reason = unit
         try:
+            if reason:
+                raise RowError(reason)
             if self.annotation is None:
                 yield self._from_xml(self.reports / item)
             else:

@@ -21,6 +21,7 @@ STUDIES = {
         study("CXR4_IM-0004", "Clear."),
         study("", "Clear.", *BOTH),
         "no study",
+        study("CXR2384_IM-0942", "Listed twice.", *BOTH),
     ],
     "val": [study("CXR5_IM-0005", "Low volumes.", "CXR5_IM-0005/0.png")],
     "test": [study("CXR2384_IM-0943", "Same patient again.", "CXR5_IM-0005/1.png")],

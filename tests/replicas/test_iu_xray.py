@@ -54,6 +54,7 @@ def test_r2gen_studies_without_a_record_are_listed(r2gen):
         "train, row 4": "no image named",
         "train, row 5": "no id, or no list of images",
         "train, row 6": "row is no object",
+        "train, row 7": "id is used already",
     }
 
 
