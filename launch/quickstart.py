@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-PHANTOM_PATIENTS = 1600
+PHANTOM_PATIENTS = 2000
 _CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 # The numbers a task is judged by; a task beats its baseline where each of them does.
