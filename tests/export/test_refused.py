@@ -326,7 +326,8 @@ def test_a_write_that_fails_in_the_middle_leaves_nothing(imported):
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it ignored
 from launch import cli
 from umit_jax.convert import tensorfile
 load = tensorfile.Stored.load
