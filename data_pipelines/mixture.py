@@ -134,15 +134,18 @@ class Stream:
 
     def counts(self, step: int) -> dict[str, dict[str, dict[str, int]]]:
         """{dataset: {task: {samples, tokens, patches}}} of the global batch of a step, the same on every host."""
+        drawn_N2 = np.array(list(itertools.chain.from_iterable(self.row_samples(step)))).reshape(-1, 2)
         found: dict[str, dict[str, dict[str, int]]] = {}
-        for source, index in itertools.chain.from_iterable(self.row_samples(step)):
+        for source in np.unique(drawn_N2[:, 0]):
             sizes = self._sizes[source]
-            at = int(np.searchsorted(sizes.index_M, index))
+            at = np.searchsorted(sizes.index_M, drawn_N2[drawn_N2[:, 0] == source, 1])
             tasks = found.setdefault(self._loader.sources[source].name, {})
-            entry = tasks.setdefault(TASKS[sizes.task_M[at]], {"samples": 0, "tokens": 0, "patches": 0})
-            entry["samples"] += 1
-            entry["tokens"] += int(sizes.tokens_M[at])
-            entry["patches"] += int(sizes.patches_M[at])
+            for task in np.unique(sizes.task_M[at]):
+                own = at[sizes.task_M[at] == task]
+                entry = tasks.setdefault(TASKS[task], {"samples": 0, "tokens": 0, "patches": 0})
+                entry["samples"] += len(own)
+                entry["tokens"] += int(sizes.tokens_M[own].sum())
+                entry["patches"] += int(sizes.patches_M[own].sum())
         return found
 
     def steps_of_epochs(self, epochs: float) -> int:
