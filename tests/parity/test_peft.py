@@ -57,7 +57,7 @@ def ours(config, params, batch, length):
     return np.asarray(jax.jit(logits, compiler_options=FAST)(params, batch))[0, :length]
 
 
-def same(found, expected):
+def assert_close(found, expected):
     assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
@@ -93,9 +93,9 @@ def test_peft_loads_our_adapter_with_equal_logits(shape, folder):
     expected = theirs(loaded, sample)
     assert np.abs(expected - theirs(base(shape)[0], sample)).max() > 0.05 * np.abs(expected).max()
     with loaded.disable_adapter():  # what trained whole is put beside the base's, not in its place
-        same(theirs(loaded, sample), theirs(base(shape)[0], sample))
-    same(ours(config, adapted, batch, len(expected)), expected)
-    same(ours(base(shape)[1], merge(config, params, own), batch, len(expected)), expected)
+        assert_close(theirs(loaded, sample), theirs(base(shape)[0], sample))
+    assert_close(ours(config, adapted, batch, len(expected)), expected)
+    assert_close(ours(base(shape)[1], merge(config, params, own), batch, len(expected)), expected)
 
 
 @pytest.mark.parametrize("shape", FAMILIES)
@@ -124,7 +124,7 @@ def test_an_adapter_of_peft_computes_the_same_here(shape, tmp_path):
     model.save_pretrained(tmp_path)
     adapted, read = read_adapter(tmp_path, config)
     expected = theirs(model, sample)
-    same(ours(config, merge(adapted, params, read), batch, len(expected)), expected)
+    assert_close(ours(config, merge(adapted, params, read), batch, len(expected)), expected)
 
 
 def test_names_are_the_shortest_that_say_the_same():
