@@ -10,6 +10,7 @@ records in the same order give the same bytes, whoever writes them.
 """
 
 import collections
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable
@@ -75,6 +76,9 @@ class PartWriter:
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         if kind is None:
             self.close()
+        else:
+            with contextlib.suppress(OSError, RuntimeError):  # what could not be written is of no use
+                self.abandon()
 
     def write(self, item: Record | Rejected) -> None:
         """Raises RecordError for a record that is not well formed, PartError where it cannot be written."""
