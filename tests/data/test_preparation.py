@@ -96,6 +96,26 @@ def test_a_failing_worker_is_reported_and_the_old_set_stays(tmp_path):
     assert contents(tmp_path / "out") == before
 
 
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
+    script = (
+        f"import pathlib, resource, signal, sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "from toy_converter import ToyConverter\nfrom data_pipelines.preparation import prepare\n"
+        "from data_pipelines.publish import ShardError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"  # so that writing beyond the limit fails as on a full disk
+        "small = len(sys.argv) > 1\n"
+        "if small: resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))\n"
+        f"try: prepare(ToyConverter({COUNT}, die_at=None), pathlib.Path({str(tmp_path / 'out')!r}))\n"
+        "except ShardError as error: print(error)\n"
+    )
+    full = subprocess.run([sys.executable, "-c", script, "9000"], capture_output=True, text=True, check=True)
+    assert full.stdout.startswith(f"{tmp_path}/out.partial: cannot write: ")
+    assert full.stdout.count("\n") == 1
+    assert not [p for p in (tmp_path / "out.partial").iterdir() if p.name.startswith(".")]
+    again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert again.stdout == ""
+    assert verify(tmp_path / "out")["records"]["train"] == {"vqa": 57}
+
+
 def test_counts_that_differ_from_the_published_ones_are_reported(tmp_path):
     converter = ToyConverter(9, expected={"train/vqa": 2, "test/vqa": 3, "test/report": 1})
     manifest = prepare(converter, tmp_path / "out")
