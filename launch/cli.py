@@ -1,7 +1,7 @@
 """The `umit` command: one table of commands, one place for exit statuses, summaries and error lines.
 
-A command is a module of this package with `add_arguments(parser)` and `run(args) -> summary dict`; modules are
-imported only when their command is asked for, so that `umit --help` answers at once.
+A command is a module of this package with `add_arguments(parser)` and `run(args) -> summary dict`, or None in a process
+for which another one speaks. Modules are imported only when asked for, so that `umit --help` answers at once.
 
 | exit status | meaning                                                             |
 | 0           | done                                                                |
@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": ("launch.evaluate", "generate answers on held-out records and score them"),
     "score": ("launch.score", "score a predictions.jsonl again, without a model"),
     "predict": ("launch.predict", "one question about PNG, JPEG, TIFF, DICOM or NIfTI files"),
+    "launch": ("launch.launch", "the same training run as several processes or on a cluster"),
     "export": ("launch.export", "checkpoint -> Hugging Face directory"),
     "import": ("launch.import_hf", "Hugging Face directory -> checkpoint"),
 }
@@ -50,9 +51,14 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            known = [option for action in self._actions for option in action.option_strings]
+            known = [option for action in self._every_action() for option in action.option_strings]
             raise UsageError(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], known)}")
         return parsed
+
+    def _every_action(self) -> list[argparse.Action]:
+        """Also of a command's parts, as of `umit launch local`."""
+        parts = [p for a in self._actions if isinstance(a, argparse._SubParsersAction) for p in a.choices.values()]
+        return self._actions + [action for part in parts for action in part._actions]
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -108,7 +114,9 @@ def _run(command: str, argv: list[str]) -> int:
     for noisy in ("absl", "jax", "orbax", "pydicom", "tensorflow_datasets", "grain"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     started = time.monotonic()
-    result: dict[str, Any] = module.run(args)
+    result: dict[str, Any] | None = module.run(args)
+    if result is None:
+        return 0
     full = summary.complete(command, vars(args), result, time.monotonic() - started)
     out = getattr(args, "out", None) or getattr(args, "workdir", None)
     if out and pathlib.Path(out).is_dir():
@@ -130,7 +138,9 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _status(error: BaseException) -> int:
-    """Bad input (ValueErrors of our own packages, absent files) is 2; everything else is a failure."""
+    """Bad input (ValueErrors of our own packages, absent files) is 2; anything else failed, if it does not say."""
+    if _is_ours(error) and hasattr(error, "exit_status"):
+        return error.exit_status  # type: ignore[attr-defined]
     if "No space left on device" in str(error):
         return FAILED
     if type(error).__name__ == "Preempted":
@@ -148,4 +158,8 @@ def entry() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    if status not in (0, PREEMPTED) and "jax" in sys.modules:
+        from launch.processes import leave
+
+        leave(status)
     sys.exit(status)

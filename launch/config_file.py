@@ -15,8 +15,17 @@ from launch.cli import UsageError, nearest
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
     """Adds --config and lets --config.KEY=VALUE through to `load`."""
+    add_flag(parser)
+    let_overrides_through(parser)
+
+
+def add_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file; its argument after a colon")
     parser.epilog = "--config.KEY=VALUE changes one value of the config; KEY is dotted, as in data.rows"
+
+
+def let_overrides_through(parser: argparse.ArgumentParser) -> None:
+    """Collects --config.KEY=VALUE, wherever it stands, as args.overrides. For the outermost parser."""
     parser.set_defaults(overrides=[])
     original = parser.parse_known_args
 

@@ -7,6 +7,7 @@ position included); 2. config.init_from, a checkpoint or a Hugging Face director
 import argparse
 import dataclasses
 import json
+import logging
 import pathlib
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
-from launch import config_file, import_hf, workdir
+from launch import config_file, import_hf, processes, workdir
 from launch.cli import UsageError
 from launch.summary import write_json
 
@@ -31,21 +32,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace) -> dict[str, Any] | None:
+    import jax
+
     from configs.meshes import mesh_axes
     from data_pipelines import chat_template
     from data_pipelines.mixture import make_stream
     from launch import model as models
     from umit_jax.model.lora import Lora, plan
+    from umit_jax.parallel.barrier import first_alone
     from umit_jax.parallel.mesh import data_process, make_mesh
     from umit_jax.train.loop import train
 
     config = config_file.load(args.config, args.overrides)
+    processes.join()
+    if jax.process_index() > 0:
+        logging.getLogger().setLevel(logging.WARNING)  # what all of them would say, the first one says
     sources, caps = source_weights(config.data.sources)
     start = _find_start(config)
     model_dir = args.workdir / "model"
-    if not (model_dir / "config.json").is_file():
-        _write_model_dir(model_dir, config, sources, start)
+    with first_alone("model"):
+        if not (model_dir / "config.json").is_file():
+            _write_model_dir(model_dir, config, sources, start)
     model_config, tokenizer, processing = models.load_companions(model_dir)
     chat_template.check(tokenizer)
     lora = Lora.from_config(config.lora)
@@ -55,20 +63,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         )  # a wrong pattern is named before the data are looked through
     mesh = make_mesh(mesh_axes(config.mesh))
     process_index, process_count = data_process(mesh)
-    stream = make_stream(
-        config.data,
-        sources,
-        tokenizer,
-        processing,
-        caps=caps,
-        seed=config.seed,
-        cache_dir=args.workdir / "cache",
-        process_index=process_index,
-        process_count=process_count,
-    )
+    with first_alone("lengths"):
+        stream = make_stream(
+            config.data,
+            sources,
+            tokenizer,
+            processing,
+            caps=caps,
+            seed=config.seed,
+            cache_dir=args.workdir / "cache",
+            process_index=process_index,
+            process_count=process_count,
+        )
     if config.epochs > 0:
         config.steps = stream.steps_of_epochs(config.epochs)
     summary = train(config, model_config, stream, args.workdir, mesh, **_weights(start, model_config))
+    if jax.process_index() > 0:
+        return None
     return {**summary, "config": json.loads(config.to_json_best_effort())}
 
 

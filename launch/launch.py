@@ -1,0 +1,72 @@
+"""`umit launch BACKEND`: the same training run on this machine or a cluster, from one description (launch/pods/run.py).
+
+A backend is a module of launch/pods with `add_arguments`, `topology(args)`, `render(run, args)` and `start(run, args)`.
+"""
+
+import argparse
+import importlib
+import re
+from typing import Any
+
+from launch import config_file
+from launch.cli import UsageError
+from launch.pods.run import Run
+
+BACKENDS = {
+    "local": ("launch.pods.local", "several processes on this machine"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    config_file.let_overrides_through(parser)
+    backends = parser.add_subparsers(dest="backend", metavar="BACKEND", required=True)
+    for name, (module, text) in BACKENDS.items():
+        own = backends.add_parser(name, help=text, description=text, allow_abbrev=False)
+        config_file.add_flag(own)
+        own.add_argument("--workdir", dest="run_workdir", required=True, help="of umit train; seen by every process")
+        own.add_argument("--name", default="umit", help="of the job")
+        own.add_argument("--image", default="", help="container image that holds umit")
+        own.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in every process")
+        own.add_argument("--max-restarts", type=int, default=0, help="how often a run that ended early starts again")
+        own.add_argument("--grace-seconds", type=int, default=60, help="between asking a run to stop and killing it")
+        own.add_argument("--dry-run", action="store_true", help="show files and commands, start nothing")
+        for flag in ("--json", "--debug"):  # as of every command, also after the backend's name
+            own.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        importlib.import_module(module).add_arguments(own)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    backend = importlib.import_module(BACKENDS[args.backend][0])
+    described = describe(args, backend)
+    if args.dry_run:
+        rendered = backend.render(described, args)
+        print(rendered)
+        return {"backend": args.backend, "dry_run": True, **rendered.to_json()}
+    return {"backend": args.backend, **backend.start(described, args)}
+
+
+def describe(args: argparse.Namespace, backend: Any) -> Run:
+    """The Run that the flags ask for. A config that cannot be read is refused here, not on every host."""
+    config_file.load(args.config, args.overrides)
+    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", args.name):
+        raise UsageError(f"--name: expected lower case letters, digits and dashes, found {args.name!r}")
+    for flag in ("max_restarts", "grace_seconds"):
+        if getattr(args, flag) < 0:
+            raise UsageError(f"--{flag.replace('_', '-')}: expected at least 0, found {getattr(args, flag)}")
+    return Run(
+        name=args.name,
+        command=("train", "--config", args.config, "--workdir", args.run_workdir, *args.overrides),
+        workdir=args.run_workdir,
+        topology=backend.topology(args),
+        env=tuple(_variable(text) for text in args.env),
+        image=args.image,
+        grace_seconds=args.grace_seconds,
+        max_restarts=args.max_restarts,
+    )
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise UsageError(f"--env: expected NAME=VALUE, found {text!r}")
+    return name, value
