@@ -5,6 +5,7 @@ length is the built one by construction. A vision span is shrunk or refused, nev
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,11 +14,13 @@ from data_pipelines import chat, chat_template
 from data_pipelines.image import (
     ImageError,
     Processing,
+    Show,
     Span,
     in_order,
+    media_patches,
     patch_hw,
     plan_spans,
-    span_patches,
+    resized,
     window_order,
 )
 from data_pipelines.positions import mrope_positions
@@ -109,23 +112,13 @@ def outline(
     prompt: bool = False,
 ) -> Outline:
     """The sample without its pixels. Raises ExampleError when it cannot be made, or not within the limits."""
-    as_video = processing.volume_as == "video"
-    videos = [[True] if media.kind == "volume" and as_video else [False] * len(media.frames) for media in record.media]
     room = None
     while True:
         try:
             spans = plan_spans(record.media, processing, room)
         except ImageError as error:
             raise ExampleError(record, "images do not fit", str(error)) from error
-        frame = spoken_frame(record, spans, processing)
-        try:
-            pieces = chat_template.render(tokenizer, spoken_turns(record, frame), videos, prompt=prompt)
-            ids, learned = chat.encode(pieces, tokenizer)
-        except chat.ChatError as error:
-            raise ExampleError(record, "conversation that cannot be written", str(error)) from error
-        except SpokenError as error:
-            raise ExampleError(record, "boxes of which image", str(error)) from error
-        plan = Outline(ids, learned, spans, processing.merge, frame)
+        plan = outline_as(record, spans, tokenizer, processing, prompt=prompt)
         if limits is None:
             return plan
         if plan.text_tokens > limits.tokens:
@@ -137,20 +130,38 @@ def outline(
             return plan
 
 
+def outline_as(
+    record: Record, spans: list[Span], tokenizer: Tokenizer, processing: Processing, *, prompt: bool = False
+) -> Outline:
+    """The sample without its pixels, its media shown as these spans. Raises ExampleError when it cannot be made."""
+    as_video = processing.volume_as == "video"
+    videos = [[True] if media.kind == "volume" and as_video else [False] * len(media.frames) for media in record.media]
+    try:
+        frame = spoken_frame(record, spans, processing)
+        pieces = chat_template.render(tokenizer, spoken_turns(record, frame), videos, prompt=prompt)
+        ids, learned = chat.encode(pieces, tokenizer)
+    except chat.ChatError as error:
+        raise ExampleError(record, "conversation that cannot be written", str(error)) from error
+    except SpokenError as error:
+        raise ExampleError(record, "boxes of which image", str(error)) from error
+    return Outline(ids, learned, spans, processing.merge, frame)
+
+
 def build_example(
     record: Record, tokenizer: Tokenizer, processing: Processing, limits: Limits | None = None
 ) -> Example:
     """The training example of a record: all its answers are learned."""
-    return _fill(record, outline(record, tokenizer, processing, limits), tokenizer, processing)
+    return fill(record, outline(record, tokenizer, processing, limits), tokenizer, processing)
 
 
-def build_prompt(record: Record, tokenizer: Tokenizer, processing: Processing) -> Example:
+def build_prompt(record: Record, tokenizer: Tokenizer, processing: Processing, show: Show = resized) -> Example:
     """The record without its last answer, ending in the assistant's header: what generation starts from. Its tokens
-    are the first tokens of the training example."""
-    return _fill(record, outline(record, tokenizer, processing, prompt=True), tokenizer, processing)
+    are the first tokens of the training example. show: brings decoded frames to their size, changing them or not."""
+    return fill(record, outline(record, tokenizer, processing, prompt=True), tokenizer, processing, show)
 
 
-def _fill(record: Record, plan: Outline, tokenizer: Tokenizer, processing: Processing) -> Example:
+def fill(record: Record, plan: Outline, tokenizer: Tokenizer, processing: Processing, show: Show = resized) -> Example:
+    """The example of an outlined record: its arrays, with pixels as `show` brings them to their planned size."""
     image_pad, video_pad = tokenizer.special_ids["<|image_pad|>"], tokenizer.special_ids["<|video_pad|>"]
     ids, counts = np.array(plan.ids, np.int32), np.ones(len(plan.ids), np.int64)
     places = np.flatnonzero((ids == image_pad) | (ids == video_pad))
@@ -163,7 +174,7 @@ def _fill(record: Record, plan: Outline, tokenizer: Tokenizer, processing: Proce
     vision_S = (tokens_S == image_pad) | (tokens_S == video_pad)
     grids = [span.grid for span in plan.spans]
     orders = [window_order(grid, processing.window, plan.merge) for grid in grids]
-    patches_PC, segments_P = _patches(record, plan.spans, orders, processing)
+    patches_PC, segments_P = _patches(record, plan.spans, orders, processing, show)
     # The tokens of a span stand row by row; the patches of each are found where the order put them.
     firsts = np.cumsum([0, *map(len, orders)])
     merged = [first + np.argsort(order) for first, order in zip(firsts[:-1], orders, strict=True)]
@@ -191,16 +202,17 @@ def _fill(record: Record, plan: Outline, tokenizer: Tokenizer, processing: Proce
 
 
 def _patches(
-    record: Record, spans: Sequence[Span], orders: Sequence[np.ndarray], processing: Processing
+    record: Record, spans: Sequence[Span], orders: Sequence[np.ndarray], processing: Processing, show: Show
 ) -> tuple[np.ndarray, np.ndarray]:
     """(patches_PC, patch_segments_P): one segment for each image and each temporal patch of a video. A frame's patches
     stay together in any order of windows, so the order does not move the segments."""
-    patches = [np.zeros((0, processing.patch_values), np.uint8)]
+    patches, order_of_next = [np.zeros((0, processing.patch_values), np.uint8)], iter(orders)
+    try:
+        for index, own in itertools.groupby(spans, lambda span: span.media):
+            cuts = media_patches(index, record.media[index], list(own), processing, show)
+            patches += [in_order(cut, next(order_of_next)) for cut in cuts]
+    except ValueError as error:
+        raise ExampleError(record, "undecodable media", str(error)) from error
     sizes = [h * w for t, h, w in (span.grid for span in spans) for _ in range(t)]
-    for span, order in zip(spans, orders, strict=True):
-        try:
-            patches.append(in_order(span_patches(record.media[span.media], span, processing), order))
-        except ValueError as error:
-            raise ExampleError(record, "undecodable media", str(error)) from error
     segments_P = np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes)
     return np.concatenate(patches), segments_P

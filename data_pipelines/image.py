@@ -10,7 +10,7 @@ Reference: transformers, models/qwen2_vl/image_processing_pil_qwen2_vl.py and vi
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,8 @@ from data_pipelines.media.raster import decode, resize
 from data_pipelines.record import Media
 
 Grid = tuple[int, int, int]  # temporal patches, patch rows, patch columns
+# (number of the media in its sample, frames (h, w, 3) uint8, (w, h) planned) -> uint8 (t, h, w, 3) of that size
+Show = Callable[[int, Sequence[np.ndarray], tuple[int, int]], np.ndarray]
 
 # A volume has no time. It passes as a video at the speed Qwen samples videos with, so that a temporal patch of two
 # slices takes one second: what transformers assumes too where a model is given no second_per_grid_ts. (Its processor
@@ -210,13 +212,24 @@ def in_order(values_PX: np.ndarray, order_M: np.ndarray) -> np.ndarray:
     return blocks[order_M].reshape(values_PX.shape)
 
 
-def span_patches(media: Media, span: Span, processing: Processing) -> np.ndarray:
-    """patches_PC of one span: decodes its frames, resizes and cuts them. Raises ImageError on a wrong size."""
-    size = (span.grid[2] * processing.patch_size, span.grid[1] * processing.patch_size)
+def resized(index: int, frames: Sequence[np.ndarray], size_wh: tuple[int, int]) -> np.ndarray:
+    """Frames (h, w, 3) as they are, at the size the model sees: the `Show` of everything but augmented training."""
+    del index
+    return np.stack([resize(frame, size_wh) for frame in frames])
+
+
+def media_patches(
+    index: int, media: Media, spans: Sequence[Span], processing: Processing, show: Show = resized
+) -> Iterator[np.ndarray]:
+    """patches_PC of each span of the sample's index-th media: its frames decoded, brought to the planned size and cut.
+    Raises ImageError on a wrong size."""
     frames = []
-    for i in span.frames:
-        pixels = decode(media.frames[i])
+    for data in media.frames:
+        pixels = decode(data)
         if pixels.shape[1::-1] != tuple(media.size[:2]):
             raise ImageError(f"media.size: {media.size[:2]} recorded, {pixels.shape[1::-1]} decoded")
-        frames.append(resize(pixels, size))
-    return patchify(np.stack(frames), processing)[0]
+        frames.append(pixels)
+    _, rows, columns = spans[0].grid
+    shown_THWC = show(index, frames, (columns * processing.patch_size, rows * processing.patch_size))
+    for span in spans:
+        yield patchify(shown_THWC[span.frames.start : span.frames.stop], processing)[0]

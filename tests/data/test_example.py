@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from toy_records import image, record, volume
 
 from data_pipelines.example import ExampleError, Limits, Processing, build_example, build_prompt, outline
-from data_pipelines.image import plan_spans, span_patches
+from data_pipelines.image import media_patches, plan_spans
 from data_pipelines.record import Media
 from data_pipelines.tokenizer import train_sentencepiece
 
@@ -27,6 +27,11 @@ RECORDS = {
 }
 
 
+def patches_of(media, span, processing):
+    (patches,) = media_patches(0, media, [span], processing)
+    return patches
+
+
 @pytest.mark.parametrize("how", ["video", "slices"])
 @pytest.mark.parametrize("name", RECORDS)
 def test_vision_tokens_stand_where_their_patches_go(tokenizer, name, how):
@@ -37,7 +42,7 @@ def test_vision_tokens_stand_where_their_patches_go(tokenizer, name, how):
     vision = np.isin(example.tokens_S, list(pads.values()))
     assert example.vision_index_S[vision].tolist() == list(range(len(example.patches_PC) // 4))
     assert (example.vision_index_S[~vision] == -1).all()
-    expected = [span_patches(RECORDS[name].media[s.media], s, processing) for s in spans]
+    expected = [patches_of(RECORDS[name].media[s.media], s, processing) for s in spans]
     np.testing.assert_array_equal(example.patches_PC, np.concatenate([np.zeros((0, 1176), np.uint8), *expected]))
     sizes = [s.grid[1] * s.grid[2] for s in spans for _ in range(s.grid[0])]
     assert np.bincount(example.patch_segments_P, minlength=1)[1:].tolist() == sizes

@@ -12,11 +12,11 @@ from toy_records import image, noise, png, volume
 from data_pipelines.image import (
     ImageError,
     Processing,
+    media_patches,
     patch_hw,
     patchify,
     plan_spans,
     smart_resize,
-    span_patches,
 )
 from data_pipelines.record import Media
 
@@ -56,7 +56,8 @@ def test_image_patches_are_those_of_the_reference_processor(hf, h, w, low, extra
     (span,) = plan_spans([media], processing)
     expected = hf.Qwen2VLImageProcessorPil(**bounds)(images=[pixels], return_tensors="np")
     assert [list(span.grid)] == expected["image_grid_thw"].tolist()
-    np.testing.assert_array_equal(span_patches(media, span, processing), denormalised(expected["pixel_values"]))
+    (patches,) = media_patches(0, media, [span], processing)
+    np.testing.assert_array_equal(patches, denormalised(expected["pixel_values"]))
 
 
 def reference_video_patchify():
@@ -85,7 +86,8 @@ def test_grey_and_transparent_images_become_rgb():
     rgb_media = Media((png(np.stack([grey] * 3, -1)),), "image", "CT", (56, 56))
     processing = Processing()
     (span,) = plan_spans([grey_media], processing)
-    np.testing.assert_array_equal(span_patches(grey_media, span, processing), span_patches(rgb_media, span, processing))
+    grey_patches, rgb_patches = (next(media_patches(0, m, [span], processing)) for m in (grey_media, rgb_media))
+    np.testing.assert_array_equal(grey_patches, rgb_patches)
 
 
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6))
@@ -150,7 +152,7 @@ def test_impossible_images_are_refused_with_their_size():
         plan_spans([image_of(100, 100)] * 40, Processing(), 39)
     media = Media((png(noise(50, 60, 0)),), "image", "CT", (50, 60))
     with pytest.raises(ImageError, match=r"\(50, 60\) recorded, \(60, 50\) decoded"):
-        span_patches(media, plan_spans([media], Processing())[0], Processing())
+        next(media_patches(0, media, plan_spans([media], Processing()), Processing()))
 
 
 @pytest.mark.parametrize(
