@@ -62,6 +62,7 @@ def train() -> ml_collections.ConfigDict:
             "init_from": "",  # workdir or checkpoint whose parameters (not optimizer) this run starts from
             "tokenizer": "",  # directory with tokenizer.json; "" takes init_from's, or trains one on the corpus
             "vocab_size": 16_000,  # of a tokenizer trained here
+            "tokenizer_records": 100_000,  # at most so many of each source are its corpus, evenly spaced
             "tokenizer_phrases": False,  # its pieces may hold several words
             "data": data(),
             "optimizer": {

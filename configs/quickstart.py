@@ -15,6 +15,7 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
     config = stage1_align.get_config() if arg == "stage1" else stage2_instruct.get_config()
     config.model = "quickstart"
     config.vocab_size = 1024
+    config.tokenizer_records = 8000
     config.tokenizer_phrases = True
     config.compute_dtype = "float32"
     config.data.update(

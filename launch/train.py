@@ -143,6 +143,8 @@ def _write_model_dir(
     from umit_jax.model import families
     from umit_jax.model.config import ModelConfig
 
+    if config.tokenizer_records < 1:
+        raise UsageError(f"--config.tokenizer_records: expected at least 1, found {config.tokenizer_records}")
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     aside = pathlib.Path(tempfile.mkdtemp(dir=model_dir.parent, prefix=".model."))
     try:
@@ -153,7 +155,8 @@ def _write_model_dir(
         elif start is not None:
             import_hf.write_model_dir(start, aside)
         else:
-            train_sentencepiece(_texts(sources), aside, config.vocab_size, phrases=config.tokenizer_phrases)
+            texts = _texts(sources, config.tokenizer_records)
+            train_sentencepiece(texts, aside, config.vocab_size, phrases=config.tokenizer_phrases)
         if start is not None:
             if isinstance(start, workdir.Checkpoint):
                 model_config = ModelConfig.from_hf(workdir.read_json(start.model_dir / "config.json"))
@@ -180,8 +183,9 @@ def _write_model_dir(
         raise
 
 
-def _texts(sources: dict[pathlib.Path, float]) -> Iterator[str]:
-    """Every turn of the training split, all tasks: the corpus a tokenizer is trained on.
+def _texts(sources: dict[pathlib.Path, float], most: int) -> Iterator[str]:
+    """The turns of the training split, all tasks: the corpus a tokenizer is trained on. Of each source at most `most`
+    records, evenly spaced: time and memory grow with all of them (docs/log.md).
 
     Sentencepiece counts a line that comes again once, so the fixed words of the chat format stand before every turn.
     """
@@ -189,7 +193,9 @@ def _texts(sources: dict[pathlib.Path, float]) -> Iterator[str]:
     from data_pipelines.shards import open_shards
 
     for directory in sources:
-        for record in open_shards(directory, "train"):
-            for turn in record.turns:
+        records = open_shards(directory, "train")
+        step = max(1.0, len(records) / most)
+        for i in range(int(len(records) / step)):
+            for turn in records[int(i * step)].turns:
                 yield turn.text
                 yield from (f"{words}{turn.text}" for words in (SYSTEM, "system", turn.role))

@@ -168,3 +168,15 @@ def hugging_face_inputs(tokenizer, images, record):
     text = text.replace("<|hole|>", "<|image_pad|>")
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
+
+
+def test_a_tokenizers_corpus_is_capped_and_evenly_spaced(shards):
+    from data_pipelines.shards import open_shards
+    from launch.train import _texts
+
+    records = open_shards(shards, "train")
+    first_turns = [record.turns[0].text for record in records]
+    spoken = set(_texts({shards: 1.0}, 2))
+    assert {first_turns[0], first_turns[len(records) // 2]} <= spoken
+    assert len(list(_texts({shards: 1.0}, 2))) == 4 * sum(len(records[i].turns) for i in (0, len(records) // 2))
+    assert set(first_turns) <= set(_texts({shards: 1.0}, 10**6))
