@@ -29,6 +29,11 @@ def media_sha256(media: Media) -> bytes:
     return sha.digest()
 
 
+def short(digest: bytes) -> int:
+    """The first eight bytes of a medium's digest, by which the index knows it."""
+    return int.from_bytes(digest[:8], "little")
+
+
 def _short(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
@@ -41,16 +46,18 @@ class IntegrityIndex:
         self.splits, self.by_region = array("B"), array("B")
         self.media, self.media_record = array("Q"), array("Q")
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record) -> list[bytes]:
+        """Returns the digests of its media."""
         digests = [media_sha256(media) for media in record.media]
         question = "\n".join(turn.text for turn in record.turns if turn.role == "user")
-        self.media.extend(int.from_bytes(digest[:8], "little") for digest in digests)
+        self.media.extend(map(short, digests))
         self.media_record.extend([len(self.ids)] * len(digests))
         self.ids.append(_short(record.id.encode()))
         self.patients.append(_short(record.patient_id.encode()))
         self.questions.append(_short(b"".join([*digests, question.encode()])))
         self.splits.append(SPLITS.index(record.split))
         self.by_region.append(record.heldout == "region")
+        return digests
 
     def columns(self) -> dict[str, Any]:
         """Everything collected, by name; `extend` takes it back."""

@@ -2,11 +2,14 @@
 
 | file in the folder        | content                                                                |
 | SPLIT.array_record        | one tf.Example per record, group size 1 (random access)                |
-| facts.npz                 | digests and fingerprints of the records (integrity.py, near.py)        |
+| facts.npz                 | digests of the records (integrity.py)                                  |
+| near.npy, where near-     | fingerprints of the images, each once (near.py); their digests are in  |
+| duplicates are looked for | facts.npz                                                              |
 | facts.json                | counts and quarantined inputs; written last: with it the part is whole |
 
 Parts are what workers write, one after the other or at once, and what publish.py makes one shard set of. The same
-records in the same order give the same bytes, whoever writes them.
+records in the same order give the same bytes, whoever writes them. An image or volume is stored once in a file, with
+the first record that shows it: data sets ask many questions about one.
 """
 
 import collections
@@ -20,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.integrity import IntegrityIndex
+from data_pipelines.integrity import IntegrityIndex, short
 from data_pipelines.near import WIDTH, fingerprint
 from data_pipelines.record import SPLITS, Record, check_record
-from data_pipelines.shard_format import encode
+from data_pipelines.shard_format import Held, encode
 
-FACTS = "facts.json"
+FACTS, NEAR = "facts.json", "near.npy"
 TALLIES = ("licenses", "label_kinds", "languages", "modalities")
 
 
@@ -63,7 +66,8 @@ class PartWriter:
         self.folder, self.near, self.bytes = folder, near, 0
         self._writers: dict[str, Any] = {}
         self._index = IntegrityIndex()
-        self._fingerprints: list[np.ndarray] = []
+        self._held: dict[str, dict[bytes, Held]] = {}  # by split and digest, where the frames of a medium are
+        self._fingerprints: dict[int, np.ndarray] = {}  # by digest
         self._records: dict[str, collections.Counter[str]] = {split: collections.Counter() for split in SPLITS}
         self._bytes: dict[str, int] = dict.fromkeys(SPLITS, 0)
         self._tallies: dict[str, collections.Counter[str]] = {key: collections.Counter() for key in TALLIES}
@@ -86,16 +90,22 @@ class PartWriter:
             self._quarantined.append(dataclasses.asdict(item))
             return
         check_record(item)
-        data = encode(item)
+        digests = self._index.add(item)
+        held = self._held.setdefault(item.split, {})
+        data = encode(item, {i: held[digest] for i, digest in enumerate(digests) if digest in held})
+        position = sum(self._records[item.split].values())
+        for i, digest in enumerate(digests):
+            held.setdefault(digest, (position, i))
         try:
             self._writer(item.split).write(data)
         except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of the ArrayRecord writer
             raise PartError(self.folder, error) from error
         self._bytes[item.split] += len(data)
         self.bytes = max(self._bytes.values())
-        self._index.add(item)
         if self.near:
-            self._fingerprints.extend(fingerprint(media) for media in item.media)
+            for media, digest in zip(item.media, digests, strict=True):
+                if short(digest) not in self._fingerprints:
+                    self._fingerprints[short(digest)] = fingerprint(media)
         self._records[item.split][item.task] += 1
         self._synthetic += item.synthetic
         for key, values in tallies_of(item).items():
@@ -122,7 +132,9 @@ class PartWriter:
             self.abandon()
             arrays = {name: np.asarray(values) for name, values in self._index.columns().items()}
             if self.near:
-                arrays["near"] = np.array(self._fingerprints, np.uint8).reshape(-1, WIDTH)
+                arrays["near"] = np.array(list(self._fingerprints), np.uint64)
+                prints = np.array(list(self._fingerprints.values()), np.uint8).reshape(-1, WIDTH)
+                np.save(self.folder / NEAR, prints, allow_pickle=False)
             np.savez(self.folder / "facts.npz", allow_pickle=False, **arrays)
             (self.folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False))
         except (OSError, RuntimeError) as error:

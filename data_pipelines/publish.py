@@ -6,23 +6,24 @@ A set is assembled aside and renamed when it is whole: a directory with a manife
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.integrity import IntegrityIndex
-from data_pipelines.near import WIDTH, near_pairs
-from data_pipelines.parts import FACTS, TALLIES, PartWriter, Rejected, shard_path
+from data_pipelines.near import Fingerprints, near_partners
+from data_pipelines.parts import FACTS, NEAR, TALLIES, PartWriter, Rejected, shard_path
 from data_pipelines.prompts import templates_version
 from data_pipelines.record import SPLITS
 from data_pipelines.shard_format import decode, features, load_tfds
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 
 
@@ -98,13 +99,14 @@ class _Set:
         self.parts, self.out = list(parts), out
         self.facts = [json.loads((part / FACTS).read_text()) for part in parts]
         self.index = IntegrityIndex()
-        near: list[np.ndarray] | None = []
+        near: list[np.ndarray] = []  # the images that are fingerprinted
         for part in parts:
             with np.load(part / "facts.npz") as arrays:
                 self.index.extend({name: arrays[name] for name in arrays.files if name != "near"})
-                near = None if near is None or "near" not in arrays.files else [*near, arrays["near"]]
+                near += [arrays["near"]] if "near" in arrays.files else []
         self.splits = np.asarray(self.index.splits)
-        self.near = None if near is None else np.concatenate([*near, np.empty((0, WIDTH), np.uint8)])
+        self.near = len(near) == len(parts)
+        self.prints = np.unique(np.concatenate([np.empty(0, np.uint64), *near]), return_index=True)
         lengths = [sum(sum(tasks.values()) for tasks in facts["records"].values()) for facts in self.facts]
         self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
@@ -112,34 +114,43 @@ class _Set:
         part = int(np.searchsorted(self.starts, number, "right")) - 1
         split = SPLITS[self.splits[number]]
         position = int((self.splits[self.starts[part] : number] == self.splits[number]).sum())
-        return decode(read_raw(shard_path(self.parts[part], split), [position])[0])
+        path = shard_path(self.parts[part], split)
+        return decode(read_raw(path, [position])[0], lambda at: read_raw(path, [at])[0])
 
     def ids(self, numbers: Mapping[str, int]) -> dict[str, str]:
         return {split: self.record(number).id for split, number in numbers.items()}
 
-    def near_leaks(self) -> list[dict[str, int]]:
-        """Pairs of records, {split: number}, whose images are near and not the same bytes."""
-        if self.near is None:
-            return []
-        owner = np.asarray(self.index.media_record)
-        digests, side = np.asarray(self.index.media), self.splits[np.asarray(self.index.media_record)]
-        found = []
-        for a in range(len(SPLITS)):
-            for b in range(a + 1, len(SPLITS)):
-                first, second = np.flatnonzero(side == a), np.flatnonzero(side == b)
-                for i, j in near_pairs(self.near[first], self.near[second]):
-                    if digests[first[i]] != digests[second[j]]:
-                        found.append({SPLITS[a]: int(owner[first[i]]), SPLITS[b]: int(owner[second[j]])})
-        return found
+    def near_leaks(self) -> Iterator[tuple[int, dict[str, int]]]:
+        """(image of an earlier split, {split: the first record that shows it or the image near it}) of each that is
+        near another one of a later split; an image is told by its digest."""
+        if not self.near:
+            return
+        prints = Fingerprints([part / NEAR for part in self.parts])
+        owner, digests = np.asarray(self.index.media_record), np.asarray(self.index.media)
+        side = self.splits[owner]
+        shown = [np.unique(digests[side == s], return_index=True) for s in range(len(SPLITS))]
+        images = [found for found, _ in shown]
+        firsts = [owner[side == s][index] for s, (_, index) in enumerate(shown)]  # the first record of each
+        known, numbers = self.prints
+        for a, b in itertools.combinations(range(len(SPLITS)), 2):
+            alone = ~np.isin(images[a], images[b])  # the others are there byte by byte
+            alone = np.flatnonzero(alone)[np.argsort(firsts[a][alone])]
+            first, second = (numbers[np.searchsorted(known, x)] for x in (images[a][alone], images[b]))
+            partner = near_partners(prints, first, second)
+            for image, other in zip(alone[partner >= 0], partner[partner >= 0], strict=True):
+                yield int(images[a][image]), {SPLITS[a]: int(firsts[a][image]), SPLITS[b]: int(firsts[b][other])}
 
     def without_duplicates(self) -> "_Set":
         """The set without repeated questions and without what a later split shows; what went is listed as rejected."""
         why = {later: "duplicate of another record" for later, _ in self.index.duplicates()}
-        shared = [numbers for kind, numbers in self.index.groups_across_splits() if kind == "media"]
-        for reason, groups in (("image is in a later split", shared), ("image is nearly one of a later split", None)):
-            for group in groups if groups is not None else [list(pair.values()) for pair in self.near_leaks()]:
-                last = max(self.splits[number] for number in group)
-                why.update({number: reason for number in group if self.splits[number] < last and number not in why})
+        for kind, group in self.index.groups_across_splits():
+            last = max(self.splits[group]) if kind == "media" else 0
+            for number in group[self.splits[group] < last].tolist():
+                why.setdefault(number, "image is in a later split")
+        near = {(digest, min(map(SPLITS.index, pair))) for digest, pair in self.near_leaks()}
+        for digest, number in zip(self.index.media, self.index.media_record, strict=True) if near else ():
+            if (digest, self.splits[number]) in near:
+                why.setdefault(number, "image is nearly one of a later split")
         if not why:
             return self
         parts = []
@@ -150,7 +161,7 @@ class _Set:
                 continue
             kept = part.with_name(part.name + ".kept")
             shutil.rmtree(kept, ignore_errors=True)
-            with PartWriter(kept, near=self.near is not None) as writer:
+            with PartWriter(kept, near=self.near) as writer:
                 for row in self.facts[i]["quarantined"]:
                     writer.write(Rejected(**row))
                 for number in numbers:
@@ -190,7 +201,7 @@ class _Set:
             "quarantined_reasons": dict(reasons.most_common()),
             "duplicates": [{"id": self.record(a).id, "same_as": self.record(b).id} for a, b in self.index.duplicates()],
             "leaks": leaks,
-            "near_duplicates": None if self.near is None else [self.ids(pair) for pair in self.near_leaks()],
+            "near_duplicates": [self.ids(pair) for _, pair in self.near_leaks()] if self.near else None,
             "patients_split_by_region": self.index.patients_by_region(),
             "unexpected_counts": {
                 key: {"expected": rules.expected[key], "found": counts.get(key, 0)}

@@ -1,13 +1,16 @@
 """Record <-> the bytes of one tf.Example, as tensorflow-datasets lays out and reads it.
 
 Media are flattened: `frames` holds the encoded frames of all media, and media[i] owns the next `media/frames` of them.
-Sizes, spacings and the target are JSON text, because tf.Example keeps only float32.
+A medium that an earlier record of the same shard has too (the next question about an image) owns none: `media/held_by`
+is the position of that record in the shard and `media/held_as` which of its media it is, -1 otherwise. Sizes, spacings
+and the target are JSON text, because tf.Example keeps only float32.
 """
 
 import dataclasses
 import functools
 import json
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,10 @@ from data_pipelines.record import Media, Record, Turn
 
 _TEXTS = ("id", "dataset", "split", "patient_id", "task", "language", "topic", "label_kind", "license", "source")
 _MEDIA_TEXTS = ("kind", "modality", "size", "spacing_mm", "orientation", "window")
+_MEDIA_NUMBERS = ("frames", "held_by", "held_as")
+_OWN = (-1, -1)
 
+Held = tuple[int, int]  # position of a record in its shard, and which of its media
 
 # tensorflow-datasets imports parts of itself when first used, and deadlocks when two threads set that off at once.
 TFDS_LOCK = threading.RLock()
@@ -37,7 +43,9 @@ def features() -> Any:
         {name: f.Text() for name in (*_TEXTS, "heldout", "target")}
         | {
             "frames": f.Sequence(f.Text()),
-            "media": f.Sequence({**{name: f.Text() for name in _MEDIA_TEXTS}, "frames": f.Scalar(np.int32)}),
+            "media": f.Sequence(
+                {name: f.Text() for name in _MEDIA_TEXTS} | {name: f.Scalar(np.int32) for name in _MEDIA_NUMBERS}
+            ),
             "turns": f.Sequence({"role": f.Text(), "text": f.Text()}),
             "synthetic": f.Scalar(np.bool_),
         }
@@ -52,8 +60,8 @@ def _serializer() -> Any:
     return ExampleSerializer(features().get_serialized_info())
 
 
-def encode(record: Record) -> bytes:
-    """The same record gives the same bytes."""
+def encode(record: Record, held: Mapping[int, Held]) -> bytes:
+    """The same record gives the same bytes. held: where the frames are of those media that do not own theirs."""
     media = [
         {
             "kind": m.kind,
@@ -62,13 +70,14 @@ def encode(record: Record) -> bytes:
             "spacing_mm": json.dumps(m.spacing_mm),
             "orientation": m.orientation,
             "window": m.window,
-            "frames": len(m.frames),
+            "frames": 0 if i in held else len(m.frames),
+            **dict(zip(("held_by", "held_as"), held.get(i, _OWN), strict=True)),
         }
-        for m in record.media
+        for i, m in enumerate(record.media)
     ]
     values = {name: getattr(record, name) for name in (*_TEXTS, "heldout", "synthetic")} | {
         "target": json.dumps(record.target, ensure_ascii=False),
-        "frames": [frame for m in record.media for frame in m.frames],
+        "frames": [frame for i, m in enumerate(record.media) if i not in held for frame in m.frames],
         "media": media,
         "turns": [dataclasses.asdict(turn) for turn in record.turns],
     }
@@ -85,20 +94,22 @@ def _example_type() -> Any:
     return tf_example_pb2.Example
 
 
-def decode(data: bytes) -> Record:
+def decode(data: bytes, fetch: Callable[[int], bytes]) -> Record:
+    """The record, with the frames of all its media. fetch: the bytes of the record at a position of the same shard."""
     values = _example_type().FromString(data).features.feature
 
     def texts(name: str) -> list[str]:
         return [value.decode() for value in values[name].bytes_list.value]
 
     columns = [texts(f"media/{name}") for name in _MEDIA_TEXTS]
-    frames, media = iter(values["frames"].bytes_list.value), []
-    for count, *row in zip(values["media/frames"].int64_list.value, *columns, strict=True):
+    places = zip(*(values[f"media/{name}"].int64_list.value for name in _MEDIA_NUMBERS[1:]), strict=True)
+    media = []
+    for own, place, *row in zip(_frames(values), places, *columns, strict=True):
         kind, modality, size, spacing, orientation, window = row
         spacing_mm = json.loads(spacing)
         media.append(
             Media(
-                frames=tuple(next(frames) for _ in range(count)),
+                frames=own if place == _OWN else _held_frames(fetch(place[0]), place[1]),
                 kind=kind,
                 modality=modality,
                 size=tuple(json.loads(size)),
@@ -116,3 +127,13 @@ def decode(data: bytes) -> Record:
         target=json.loads(texts("target")[0]),
         synthetic=bool(values["synthetic"].int64_list.value[0]),
     )
+
+
+def _frames(values: Any) -> list[tuple[bytes, ...]]:
+    """The frames that each of a record's media owns."""
+    frames = iter(values["frames"].bytes_list.value)
+    return [tuple(next(frames) for _ in range(count)) for count in values["media/frames"].int64_list.value]
+
+
+def _held_frames(data: bytes, which: int) -> tuple[bytes, ...]:
+    return _frames(_example_type().FromString(data).features.feature)[which]

@@ -1,14 +1,16 @@
 """Record shards on disk: ArrayRecord files that tensorflow-datasets reads without TensorFlow, and a manifest.
 
 | file                                          | content                                                           |
-| NAME-SPLIT.array_record-00000-of-00002        | one tf.Example per record, group size 1 (random access)           |
+| NAME-SPLIT.array_record-00000-of-00002        | one tf.Example per record (shard_format.py), random access        |
 | dataset_info.json, features.json              | what `tfds.builder_from_directory(dir)` needs                     |
 | manifest.json                                 | counts, quarantined inputs, duplicates, leaks, sha256 per shard   |
 
 The same records in the same order give the same bytes. How a set is checked and published: publish.py.
 """
 
+import bisect
 import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -141,6 +143,7 @@ class RecordSource:
             raise ShardError(f"{directory}: split: expected one of {have}, found {split!r}")
         for shard in self.shards:
             _check_size(directory / shard["file"], shard)
+        self._starts = list(itertools.accumulate((shard["records"] for shard in self.shards[:-1]), initial=0))
         self._source: Any = None
 
     @property
@@ -156,19 +159,19 @@ class RecordSource:
         try:
             if self._source is None:
                 self._source = _data_source(self.directory, self.split)
-            return decode(self._source[index])
+            start = self._starts[self._shard(index)]
+            return decode(self._source[index], lambda position: self._source[start + position])
         except Exception as error:  # the reader raises a different type for each kind of damage
             raise ShardError(f"{self._file(index)}: corrupt shard: {first_line(error)}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_source": None}
 
+    def _shard(self, index: int) -> int:
+        return bisect.bisect_right(self._starts, index) - 1
+
     def _file(self, index: int) -> Path:
-        for shard in self.shards:
-            if index < shard["records"]:
-                return self.directory / shard["file"]
-            index -= shard["records"]
-        raise IndexError(index)
+        return self.directory / self.shards[self._shard(index)]["file"]
 
 
 def _data_source(directory: Path, split: str) -> Any:

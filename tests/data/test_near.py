@@ -1,11 +1,12 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 from toy_records import png, record
 
-from data_pipelines.near import MAX_SIGNS, SIGNS, WIDTH, fingerprint, near_pairs
+from data_pipelines.near import MAX_LEVELS, MAX_SIGNS, SIGNS, WIDTH, Fingerprints, fingerprint, near_partners
 from data_pipelines.parts import write_part
 from data_pipelines.publish import Rules, publish
 from data_pipelines.record import Media
@@ -38,42 +39,65 @@ def variants(image: Image.Image) -> dict[str, bytes]:
     }
 
 
+def partners(folder: Path, first: np.ndarray, second: np.ndarray) -> list[int]:
+    """Which of `second` is near each of `first`, -1 for none; fingerprints, uint8 (n, WIDTH)."""
+    for i, rows in enumerate((first, second)):
+        np.save(folder / f"{i}.npy", rows)
+    both = Fingerprints([folder / "0.npy", folder / "1.npy"])
+    numbers = np.arange(len(first) + len(second))
+    return near_partners(both, numbers[: len(first)], numbers[len(first) :]).tolist()
+
+
 @pytest.mark.parametrize("kind", list(variants(scene(0))))
-def test_another_encoding_size_or_a_little_noise_is_near(kind):
+def test_another_encoding_size_or_a_little_noise_is_near(kind, tmp_path):
     originals = np.stack([fingerprint(media(png(np.asarray(scene(i))))) for i in range(20)])
     changed = np.stack([fingerprint(media(variants(scene(i))[kind])) for i in range(20)])
-    assert near_pairs(originals, changed) == [(i, i) for i in range(20)]
+    assert partners(tmp_path, originals, changed) == list(range(20))
 
 
-def test_another_image_is_not_near():
+def test_another_image_is_not_near(tmp_path):
     first = np.stack([fingerprint(media(png(np.asarray(scene(i))))) for i in range(60)])
     second = np.stack([fingerprint(media(png(np.asarray(scene(1000 + i))))) for i in range(60)])
-    assert near_pairs(first, second) == []
+    assert partners(tmp_path, first, second) == [-1] * 60
 
 
-def test_same_layout_with_other_content_is_not_near():
+def test_same_layout_with_other_content_is_not_near(tmp_path):
     """A lesion added, or a left-right mirrored organ: the same signs nearly, another picture."""
     base = np.asarray(scene(3)).copy()
     lesion = base.copy()
     lesion[40:100, 40:100] = 255 - lesion[40:100, 40:100]
     pair = [np.stack([fingerprint(media(png(x)))]) for x in (base, lesion)]
-    assert near_pairs(*pair) == []
+    assert partners(tmp_path, *pair) == [-1]
 
 
-def test_all_pairs_within_the_limit_are_found():
-    """Against comparing everything with everything, on fingerprints a few random sign changes apart."""
+def test_every_image_with_a_partner_within_the_limits_has_one(tmp_path):
+    """Against comparing everything with everything, on fingerprints a few random changes apart."""
     rng = np.random.default_rng(1)
-    first = np.zeros((300, WIDTH), np.uint8)
-    first[:, :SIGNS] = rng.integers(0, 256, (300, SIGNS))
-    second = first[rng.permutation(300)]
+    first = rng.integers(0, 256, (400, WIDTH), np.uint8)
+    second = first[rng.permutation(400)[:300]]
     bits = np.unpackbits(second[:, :SIGNS], axis=1)
     for row in bits:
         row[rng.choice(64, int(rng.integers(0, 12)), replace=False)] ^= 1
     second[:, :SIGNS] = np.packbits(bits, axis=1)
+    shifted = second[:, SIGNS:].astype(int) + rng.integers(3, 10, (300, 1))
+    second[:, SIGNS:] = np.where(shifted > 255, second[:, SIGNS:], shifted)
     distance = np.bitwise_count(first[:, None, :SIGNS] ^ second[None, :, :SIGNS]).sum(2)
-    wanted = np.argwhere(distance <= MAX_SIGNS)
-    assert len(wanted) > 100
-    assert near_pairs(first, second) == [tuple(pair) for pair in wanted.tolist()]
+    levels = np.abs(first[:, None, SIGNS:].astype(int) - second[None, :, SIGNS:]).mean(2)
+    near = (distance <= MAX_SIGNS) & (levels <= MAX_LEVELS)
+    assert 50 < near.any(1).sum() < ((distance <= MAX_SIGNS).any(1)).sum() < 300
+    found = partners(tmp_path, first, second)
+    assert [j >= 0 for j in found] == near.any(1).tolist()
+    assert all(near[i, j] for i, j in enumerate(found) if j >= 0)
+
+
+def test_many_times_the_same_image_is_found_without_comparing_all_pairs(tmp_path, monkeypatch):
+    """As among the black frames of a large set: every image has a partner, from a few thumbnails."""
+    compared = []
+    thumbnails = Fingerprints.thumbnails
+    monkeypatch.setattr(Fingerprints, "thumbnails", lambda *x: (compared.append(len(x[1])), thumbnails(*x))[1])
+    first, second = (np.zeros((n, WIDTH), np.uint8) for n in (20_000, 5_000))
+    assert partners(tmp_path, first, second) == [0] * 20_000
+    assert sum(compared) <= 4 * 20_000
 
 
 def test_manifest_names_near_duplicates_across_splits_and_can_drop_them(tmp_path):
@@ -82,10 +106,13 @@ def test_manifest_names_near_duplicates_across_splits_and_can_drop_them(tmp_path
         record(1, media=(media(jpeg(scene(0), 80)),), split="test"),
         record(2, media=(media(png(np.asarray(scene(2)))),)),
         record(3, media=(media(jpeg(scene(2), 80)),)),  # within one split: no leak
+        record(4, media=(media(png(np.asarray(scene(0)))),), question="Another?"),
     ]
     write_part(tmp_path / "part", records, near=True)
     reported = publish([tmp_path / "part"], tmp_path / "a", "toy", Rules(leaks="report"))
     assert reported["near_duplicates"] == [{"train": "toy/0", "test": "toy/1"}]
     dropped = publish([tmp_path / "part"], tmp_path / "b", "toy", Rules(leaks="report", duplicates="drop"))
     assert dropped["near_duplicates"] == []
-    assert dropped["quarantined"] == [{"id": "toy/0", "reason": "image is nearly one of a later split"}]
+    assert dropped["quarantined"] == [
+        {"id": id, "reason": "image is nearly one of a later split"} for id in ("toy/0", "toy/4")
+    ]

@@ -8,6 +8,7 @@ import pytest
 from toy_records import image, record, volume
 
 from data_pipelines.inspect import read_back
+from data_pipelines.publish import read_raw
 from data_pipelines.record import RecordError
 from data_pipelines.shards import ShardError, ShardWriter, open_shards, read_manifest, verify
 
@@ -221,3 +222,26 @@ def test_read_back_replaces_media_by_shape_spacing_and_digest(tmp_path):
     assert len(row["media"][0]["sha256"]) == 64
     assert "frames" not in row["media"][0]
     assert row["turns"][1] == {"role": "assistant", "text": "yes"}
+
+
+def test_an_image_with_many_questions_is_stored_once_a_split_and_comes_back_with_each(tmp_path):
+    shared, other = image(64, 64, seed=1), volume(seed=3)
+    asked = [(shared,), (other, shared), (), (shared, shared), (other,), (image(64, 64, seed=2),)]
+    records = [record(i, media=media, question=f"Question {i}?") for i, media in enumerate(asked)]
+    records += [record(9, media=(shared,), split="test")]
+    write(tmp_path / "out", records, leaks="report")
+    source = open_shards(tmp_path / "out", "train")
+    assert [source[i] for i in (4, 3, 0, 1, 2, 5)] == [records[i] for i in (4, 3, 0, 1, 2, 5)]
+    assert open_shards(tmp_path / "out", "test")[0] == records[-1]
+    for split, wanted in (("train", [shared, other, image(64, 64, seed=2)]), ("test", [shared])):
+        (path,) = (tmp_path / "out").glob(f"*{split}.array_record*")
+        data = b"".join(read_raw(path, range(len(open_shards(tmp_path / "out", split)))))
+        assert [data.count(media.frames[0]) for media in wanted] == [1] * len(wanted)
+
+
+def test_shared_images_are_found_from_every_shard(tmp_path):
+    records = [record(i, media=(image(64, 64, seed=i // 8),), question=f"Question {i}?") for i in range(40)]
+    manifest = write(tmp_path / "out", records, shard_bytes=30_000)
+    source = open_shards(tmp_path / "out", "train")
+    assert len(manifest["shards"]) > 2
+    assert [source[i] for i in range(40)] == records

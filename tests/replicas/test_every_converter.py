@@ -1,4 +1,5 @@
-"""What holds for every converter: the same bytes again, from two processes and after a kill; and it is listed."""
+"""What holds for every converter: the same bytes again, from two processes, from Apache Beam's and after a kill; and it
+is listed."""
 
 import dataclasses
 import importlib
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 
 from data_pipelines import preparation
-from data_pipelines.preparation import prepare
+from data_pipelines.preparation import beam_flags, prepare
 from data_pipelines.sources.catalogue import catalogue
 from launch.cli import main
 from tests.replicas.reading import contents
 from tests.replicas.registry import REPLICAS
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+FAST_BEAM = ("slake",)  # starting Beam takes seconds, so the other converters wait for `make slow`
 COLUMNS = ("name", "tasks", "licence", "where", "records published", "records of the replica", "coordinates")
 
 
@@ -68,6 +70,17 @@ def test_the_same_bytes_come_out_again_from_two_processes_and_after_a_kill(name,
     prepare(Interrupted(converter, seen), tmp_path / "three")
     assert seen == units[stop:]
     assert contents(tmp_path / "three") == wanted
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST_BEAM else pytest.mark.slow) for n in REPLICAS])
+def test_apache_beam_on_this_machine_writes_the_shards_of_one_process(name, tmp_path, monkeypatch):
+    pytest.importorskip("apache_beam")
+    monkeypatch.setenv("PYTHONPATH", str(PAGE.parents[1]))  # of Beam's worker processes
+    monkeypatch.setattr(preparation, "CHUNK_UNITS", 1)
+    options = REPLICAS[name](tmp_path / "raw")
+    prepare(_module(name).converter(**options), tmp_path / "one")
+    prepare(_module(name).converter(**options), tmp_path / "two", pipeline=beam_flags("direct", 2, []))
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 @pytest.mark.parametrize("name", REPLICAS)
