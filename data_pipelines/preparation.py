@@ -3,7 +3,8 @@
 A Converter says what its units are (files, rows, studies: cheap to list, in a fixed order) and turns one into records.
 Units are cut into chunks whose borders depend on their number alone; each chunk becomes one part (parts.py), written
 aside and renamed. So the shards are the same whoever converts the chunks and in which order, and a run that was
-interrupted finds its finished chunks again, as long as input, options and code are what they were.
+interrupted finds its finished chunks again, as long as options and code are what they were; a chunk whose files have
+changed since is converted again (inputs.py).
 
 The chunks are converted on this machine's cores, or by an Apache Beam pipeline on whatever its flags name (Flink,
 Spark, Dataflow, ...); the folder of the shards must then be one that every worker reaches.
@@ -25,6 +26,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from data_pipelines import inputs
 from data_pipelines.parts import FACTS, PartError, Rejected, write_part
 from data_pipelines.prompts import using_templates
 from data_pipelines.publish import Rules, ShardError, check_target_directory, publish
@@ -98,7 +100,7 @@ def _prepare(
     units = converter.units()
     partial = out.with_name(out.name + ".partial")
     chunks = _open_job(converter, units, partial, templates)
-    todo = [i for i in range(len(chunks)) if not (_folder(partial, i) / FACTS).exists()]
+    todo = [i for i in range(len(chunks)) if not _is_done(_folder(partial, i))]
     if len(todo) < len(chunks):
         logger.info("%s: going on, %d of %d chunks are there", partial, len(chunks) - len(todo), len(chunks))
     work = functools.partial(_write_chunk, converter, partial, templates)
@@ -158,6 +160,16 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
+def _is_done(folder: Path) -> bool:
+    """Whether the chunk's part is there and its input is what it was; otherwise the part is cleared away."""
+    if not (folder / FACTS).exists():
+        return False
+    if inputs.changed(folder):  # its name may be a patient's, so it is not told
+        logger.warning("%s: made from a file that has changed since: converted again", folder)
+        shutil.rmtree(folder)
+    return folder.exists()
+
+
 def _folder(partial: Path, chunk: int) -> Path:
     return partial / f"{chunk:05d}"
 
@@ -169,8 +181,9 @@ def _write_chunk(
     chunk, units = job
     aside, folder = partial / f".{chunk:05d}.{uuid.uuid4().hex}", _folder(partial, chunk)
     try:
-        with using_templates(templates):
+        with using_templates(templates), inputs.noting() as noted:
             write_part(aside, _items(converter, units, done), near=converter.near)
+        inputs.save(aside, noted)
         aside.rename(folder)
     except PartError as error:
         raise ShardError(f"{partial}: {error.reason}") from error

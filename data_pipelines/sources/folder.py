@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data_pipelines.inputs import note
 from data_pipelines.media import MediaError
 from data_pipelines.media.deidentify import patient_hash, patient_key
 from data_pipelines.media.show import Shown
@@ -50,14 +51,12 @@ class Reader:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A row whose file is there, with its file's time of change, so that a changed file is read again; or, with a
-    reason, one that cannot be used. patient is the keyed hash."""
+    """A row whose file is there, or, with a reason, one that cannot be used. patient is the keyed hash."""
 
     line: int
     reason: str = ""
     row: Row | None = None
     path: Path | None = None
-    changed_ns: int = 0
     patient: str = ""
     split: str = ""
     labels: tuple[str, ...] = ()
@@ -105,8 +104,7 @@ class FolderConverter:
         splits = _stated_splits(self.labels, found)
         for row, path, patient in found:
             split = splits.get(patient) or split_of(patient, self.seed)
-            hashed, changed = patient_hash(key, patient), path.stat().st_mtime_ns
-            units.append(Unit(row.line, "", row, path, changed, hashed, split, labels[row.language]))
+            units.append(Unit(row.line, "", row, path, patient_hash(key, patient), split, labels[row.language]))
         return units
 
     def _path(self, row: Row) -> tuple[Path, str]:
@@ -120,6 +118,7 @@ class FolderConverter:
     def records(self, unit: Unit) -> Iterator[Record | Rejected]:
         reason = unit.reason
         if unit.row is not None and unit.path is not None:
+            note(unit.path)
             try:
                 record = _record(self.name, unit.row, self.reader.read(unit.path), unit.labels, self.seed)
                 yield dataclasses.replace(record, split=unit.split, patient_id=unit.patient, license=self.license)

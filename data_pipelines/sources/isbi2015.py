@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from data_pipelines.inputs import note
 from data_pipelines.media import MediaError
 from data_pipelines.media.raster import encode_png, read_image, resize
 from data_pipelines.parts import Rejected
@@ -39,11 +40,10 @@ def facts() -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """One image, and when it and its annotations changed."""
+    """One image."""
 
     split: str
     number: str
-    changed_ns: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +69,8 @@ class Isbi2015Converter:
         """Raises LayoutError and OSError."""
         units = []
         for split, folder in facts()["splits"].items():
-            for path in sorted((self.source / "RawImage" / folder).glob("*.bmp")):
-                files = [path, *(file for file in self._annotations(path.stem).values() if file.exists())]
-                units.append(Unit(split, path.stem, tuple(file.stat().st_mtime_ns for file in files)))
+            names = sorted(path.stem for path in (self.source / "RawImage" / folder).glob("*.bmp"))
+            units += [Unit(split, name) for name in names]
         if not units:
             raise LayoutError(f"{self.source}: no RawImage/TrainingData/*.bmp, nor any of the tests")
         return units
@@ -127,6 +126,7 @@ def converter(source: Path, *, annotator: str = "mean", seed: int = 0) -> Isbi20
 def read_points(path: Path) -> np.ndarray:
     """(19, 2) pixels of the image as stored. Raises MediaError."""
     count = len(facts()["landmarks"])
+    note(path)
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:count]
     except OSError:
@@ -141,6 +141,7 @@ def read_points(path: Path) -> np.ndarray:
 
 
 def _shown(path: Path) -> Media:
+    note(path)
     pixels = read_image(path)
     if (pixels.shape[1], pixels.shape[0]) != tuple(facts()["size"]):
         raise MediaError("image is not 1935 x 2400")

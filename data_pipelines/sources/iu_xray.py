@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from data_pipelines.inputs import note
 from data_pipelines.media import MediaError
 from data_pipelines.parts import Rejected
 from data_pipelines.publish import Rules
@@ -91,6 +92,7 @@ class IuXray:
         return self._record(study, SPLITS[split], study.split("_")[0], names, plain(row.get("report")), origin)
 
     def _from_xml(self, path: Path) -> Record:
+        note(path)
         data = path.read_bytes()
         if b"<!ENTITY" in data or b"<!DOCTYPE" in data:
             raise RowError("XML that declares entities")

@@ -39,7 +39,6 @@ class Unit:
     split: str
     image: str
     text: str
-    changed_ns: int
 
     @property
     def key(self) -> str:
@@ -83,13 +82,7 @@ class M3dCapConverter:
                     image, text = tail_of(entry["image"]), tail_of(entry["text"])
                 except (KeyError, TypeError, AttributeError):
                     raise LayoutError(f"{listed}: {split} {i}: expected image and text") from None
-                yield Unit(split, image, text, self._changed(image))
-
-    def _changed(self, tail: str) -> int:
-        try:
-            return find_volume(self.images, tail).stat().st_mtime_ns
-        except MediaError:
-            return 0
+                yield Unit(split, image, text)
 
     def _from_folders(self) -> Iterator[Unit]:
         for part in PARTS:
@@ -99,7 +92,7 @@ class M3dCapConverter:
                     if path.is_dir() or path.suffix == ".npy":
                         name = f"{part}/{case}/{plain_name(path.name.removesuffix('.npy'))}.npy"
                         split = split_of(f"{part}/{case}", self.seed)
-                        yield Unit(split, name, f"{part}/{case}/text.txt", path.stat().st_mtime_ns)
+                        yield Unit(split, name, f"{part}/{case}/text.txt")
 
     def records(self, unit: Unit) -> Iterator[Record | Rejected]:
         try:

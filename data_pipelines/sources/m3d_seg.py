@@ -50,7 +50,6 @@ class Unit:
     masks: tuple[str, ...]
     modality: str
     names: tuple[str, ...]
-    changed_ns: int
 
     @property
     def key(self) -> str:
@@ -92,9 +91,7 @@ class M3dSegConverter:
             for split in ("train", "test"):
                 pairs = [(_below(code, pair["image"]), _below(code, pair["label"])) for pair in lists[split]]
                 for image, group in itertools.groupby(pairs, lambda pair: pair[0]):
-                    path = self.source / image
-                    changed = path.stat().st_mtime_ns if path.is_file() else 0
-                    yield Unit(code, split, image, tuple(mask for _, mask in group), modality, names, changed)
+                    yield Unit(code, split, image, tuple(mask for _, mask in group), modality, names)
         except FileNotFoundError:
             raise LayoutError(f"{file}: not there") from None
         except (KeyError, TypeError, AttributeError, ValueError) as error:

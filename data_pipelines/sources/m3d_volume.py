@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from data_pipelines.inputs import note
 from data_pipelines.media import MediaError
 from data_pipelines.media.array import read_array
 from data_pipelines.media.raster import read_image
@@ -49,6 +50,7 @@ def find_volume(folder: Path, tail: str) -> Path:
         if case.is_dir():
             found = [path for path in sorted(case.iterdir()) if path.is_dir() and plain_name(path.name) == name]
             if found:
+                note(found[0])
                 return found[0]
     raise MediaError("image file is missing")
 

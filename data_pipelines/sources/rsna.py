@@ -42,13 +42,12 @@ _LABELS = ("patientId", *_BOX, "Target")
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """One image: its boxes (x, y, width, height), its class, why it cannot be used or "", and when it changed."""
+    """One image: its boxes (x, y, width, height), its class, and why it cannot be used or ""."""
 
     image: str
     boxes: tuple[tuple[float, ...], ...]
     label: str
     reason: str
-    changed_ns: int = 0
 
     @property
     def key(self) -> str:
@@ -78,12 +77,10 @@ class RsnaConverter:
         patient_of(self.source, "")  # the key is there before the workers are
         labels = _grouped(find_one(self.source, "stage_2_train_labels.csv"), _LABELS)
         classes = _grouped(find_one(self.source, "stage_2_detailed_class_info.csv"), ("patientId", "class"))
-        units = []
-        for image in dict.fromkeys([*labels, *classes]):
-            unit = _unit(image, labels.get(image, []), {row["class"].strip() for row in classes.get(image, [])})
-            path = self._folder / f"{image}.dcm"
-            units.append(dataclasses.replace(unit, changed_ns=path.stat().st_mtime_ns) if path.is_file() else unit)
-        return units
+        return [
+            _unit(image, labels.get(image, []), {row["class"].strip() for row in classes.get(image, [])})
+            for image in dict.fromkeys([*labels, *classes])
+        ]
 
     @property
     def _folder(self) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.inputs import note
 from data_pipelines.media import MediaError
 from data_pipelines.media.deidentify import patient_hash, patient_key
 from data_pipelines.media.picture import picture
@@ -57,11 +58,7 @@ def inside(root: Path, name: str) -> Path:
     path = Path(os.path.abspath(os.path.join(base, name.strip())))  # not resolved: a folder of links is a folder
     if not name.strip() or not path.is_relative_to(base):
         raise MediaError("image outside the source folder" if name.strip() else "no image named")
-    try:
-        there = path.is_file()
-    except (OSError, ValueError):  # no name that a file could have
-        there = False
-    if not there:
+    if not note(path):
         raise MediaError("image file is missing")
     return path
 

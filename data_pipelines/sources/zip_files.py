@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from data_pipelines.inputs import note
 from data_pipelines.media import MediaError
 from data_pipelines.sources.layout import LayoutError
 
@@ -44,6 +45,7 @@ class ZipFiles:
 
     def read(self, name: str) -> bytes:
         """The member whose name without folders is `name`. Raises MediaError."""
+        note(self.path)
         wanted = name.encode()
         at = int(np.searchsorted(self._keys, np.uint64(_key(wanted))))
         if at == len(self) or int(self._keys[at]) != _key(wanted):

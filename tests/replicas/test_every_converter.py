@@ -1,9 +1,12 @@
 """What holds for every converter: the same bytes again, from two processes, from Apache Beam's and after a kill; and it
 is listed."""
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ from typing import Any
 import pytest
 
 from data_pipelines import preparation
+from data_pipelines.inputs import noting
+from data_pipelines.media.deidentify import KEY_FILE
 from data_pipelines.preparation import beam_flags, prepare
 from data_pipelines.sources.catalogue import catalogue
 from launch.cli import main
@@ -18,6 +23,7 @@ from tests.replicas.reading import contents
 from tests.replicas.registry import REPLICAS
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+IN_ONE_FILE = ("medmnist", "vqa_rad/hub", "path_vqa/hub", "tfds/array_record", "tfds/tfrecord")  # among the options
 FAST_BEAM = ("slake",)  # starting Beam takes seconds, so the other converters wait for `make slow`
 COLUMNS = ("name", "tasks", "licence", "where", "records published", "records of the replica", "coordinates")
 
@@ -70,6 +76,65 @@ def test_the_same_bytes_come_out_again_from_two_processes_and_after_a_kill(name,
     prepare(Interrupted(converter, seen), tmp_path / "three")
     assert seen == units[stop:]
     assert contents(tmp_path / "three") == wanted
+
+
+@pytest.mark.parametrize("name", REPLICAS)
+def test_every_file_that_a_record_is_made_from_is_noticed_when_it_changes(name, tmp_path, opened):
+    options = REPLICAS[name](tmp_path / "raw")
+    converter = _module(name).converter(**options)
+    before = [repr(unit) for unit in converter.units()], converter.options
+    with noting() as noted:
+        for unit in converter.units():
+            with opened(tmp_path / "raw") as files:
+                list(converter.records(unit))
+            for file in files - set(noted):  # then the whole job is another one
+                old = os.stat(file)
+                os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns + 1))
+                again = _module(name).converter(**options)
+                assert ([repr(unit) for unit in again.units()], again.options) != before, file
+                os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert noted or name in IN_ONE_FILE
+
+
+def test_a_run_that_goes_on_converts_again_what_has_changed_and_nothing_else(tmp_path, monkeypatch):
+    options = REPLICAS["isbi2015"](tmp_path / "raw")
+    monkeypatch.setattr(preparation, "CHUNK_UNITS", 1)
+    converter = _module("isbi2015").converter(**options)
+    units = [repr(unit) for unit in converter.units()]
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Interrupted(converter, [], units[-1]), tmp_path / "out")
+    points = next((tmp_path / "raw").rglob("400_senior/001.txt"))
+    before = points.read_text()
+    points.write_text(before.replace(before.split("\n")[0], "500,500", 1))
+    seen: list[str] = []
+    prepare(Interrupted(converter, seen), tmp_path / "out")
+    assert seen == [unit for unit in units if "'001'" in unit or unit == units[-1]]
+    prepare(converter, tmp_path / "fresh")
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+@pytest.fixture
+def opened():
+    """A context that collects the regular files below a folder which Python opens for reading."""
+    found: list[set[str]] = []
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and found and isinstance(arguments[0], str) and os.path.isfile(arguments[0]):
+            found[-1].add(os.path.abspath(arguments[0]))
+
+    sys.addaudithook(hook)  # for the life of the process, idle but inside the context
+
+    @contextlib.contextmanager
+    def collect(folder: Path) -> Iterator[set[str]]:
+        files: set[str] = set()
+        found.append(files)
+        yield files
+        found.clear()
+        below = [Path(file) for file in files if Path(file).is_relative_to(folder)]
+        ours = [file for file in below if file.name == KEY_FILE or "cache" in file.parts]  # written by the converter
+        files.intersection_update(str(file) for file in set(below) - set(ours))
+
+    return collect
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST_BEAM else pytest.mark.slow) for n in REPLICAS])
