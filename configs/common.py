@@ -57,6 +57,10 @@ def train() -> ml_collections.ConfigDict:
             "log_samples": False,
             "checkpoint_every": 500,
             "keep": 3,
+            "save_patience": 60.0,  # seconds for which a checkpoint that cannot be written is tried again
+            "rollbacks": 3,  # batches that may be left out because loss or gradient were not finite, or jumped on them
+            "spike": 3.0,  # a loss jumps that is so many times the largest of the last 64 steps; 0 looks for none
+            "watchdog_seconds": 1800.0,  # without a step, after which a run that hangs is ended; 0 waits for ever
             "model": "2b",
             "model_overrides": ml_collections.ConfigDict(),
             "init_from": "",  # workdir or checkpoint whose parameters (not optimizer) this run starts from

@@ -18,7 +18,7 @@ import time
 import jax
 import pytest
 
-from tests.train.toy import FROZEN_TOWER, MODEL, lines
+from tests.train.toy import FROZEN_TOWER, MODEL, lines, without_time
 from umit_jax.model.param import init_params
 from umit_jax.train.checkpoint import read_data, save_params
 
@@ -63,10 +63,6 @@ def kill_after(process, checkpoint: pathlib.Path) -> None:
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     process.communicate()
-
-
-def without_time(workdir) -> list[dict]:
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines(workdir)]
 
 
 def assert_same_run(workdir, reference) -> None:

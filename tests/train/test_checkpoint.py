@@ -24,8 +24,10 @@ from umit_jax.train.checkpoint import (
     _unreadable,
     checksums,
     load_params,
+    read_data,
     read_metadata,
     save_params,
+    seal,
 )
 from umit_jax.train.state import create, merge
 
@@ -127,11 +129,17 @@ def test_damaged_array_files_are_refused(copied, damage):
 def test_an_array_that_reads_but_is_not_what_was_saved_is_named(copied):
     """TensorStore keeps no checksum of large values, so a flipped bit reads as another number."""
     path = copied / "checkpoints" / "3" / "data" / "metadata"
-    data = json.loads(path.read_text())
+    data = read_data(copied / "checkpoints" / "3")
     right = data["checksums"]["params/decoder/norm/scale"]
     data["checksums"]["params/decoder/norm/scale"] = right ^ 1
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(seal(data)))
     assert refusal(copied).endswith(f"params/decoder/norm/scale: expected checksum {right ^ 1}, found {right}")
+
+
+def test_a_data_position_that_is_not_what_was_saved_is_refused(copied):
+    path = copied / "checkpoints" / "3" / "data" / "metadata"
+    path.write_text(path.read_text().replace('"position": 3', '"position": 2'))
+    assert re.search(r"checkpoints/3/data: damaged checkpoint: expected digest \w+, found \w+", refusal(copied))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])

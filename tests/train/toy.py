@@ -11,7 +11,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import ml_collections
@@ -49,8 +49,8 @@ class Info:
 
 
 class ToyStream:
-    """`rows` rows a step; this process has the index-th of `count` parts of them. Counting steps from 1: at `nan_at`
-    a loss weight is infinite, at `hang_at` the batch does not come, at `term_at` the process that has
+    """`rows` rows a step; this process has the index-th of `count` parts of them. Counting batches from 1: at those of
+    `nan_at` a loss weight is infinite, at `hang_at` the batch does not come, at `term_at` the process that has
     part `term_part` sends itself a SIGTERM, after `end_at` there are no more."""
 
     def __init__(
@@ -59,14 +59,15 @@ class ToyStream:
         *,
         index: int = 0,
         count: int = 1,
-        nan_at: int = 0,
+        nan_at: int | Sequence[int] = (),
         hang_at: int = 0,
         term_at: int = 0,
         term_part: int = 0,
         end_at: int = 0,
     ):
         self.rows, self.mine = rows, slice(index * rows // count, (index + 1) * rows // count)
-        self.nan_at, self.hang_at, self.end_at = nan_at, hang_at, end_at
+        self.nan_at = (nan_at,) if isinstance(nan_at, int) else nan_at
+        self.hang_at, self.end_at = hang_at, end_at
         self.term_at = term_at if index == term_part else 0
 
     def counts(self, step: int) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class ToyStream:
             if step == self.term_at:
                 os.kill(os.getpid(), signal.SIGTERM)
             batch = toy_batch(step, self.rows)
-            if step == self.nan_at:
+            if step in self.nan_at:
                 batch.weights_BS[0, 0] = float("inf")
             ids = [[f"step{step}/row{row}/{i}" for i in range(2)] for row in range(self.rows)]
             yield Batch(*(field[self.mine] for field in batch)), Info(ids[self.mine])
@@ -108,6 +109,11 @@ def toy_config(**changes: Any) -> ml_collections.ConfigDict:
 
 def lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_time(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a run but for how long they took: the same for every run of the same steps."""
+    return [{k: v for k, v in line.items() if k not in ("seconds", "time")} for line in lines(workdir)]
 
 
 def main(arguments: dict[str, Any]) -> None:

@@ -7,16 +7,19 @@ A LoRA run saves no frozen parameters: its data names the base they come from (t
 
 Orbax writes into a folder of another name and renames it last, so a run that is killed while it saves leaves nothing
 that looks like a checkpoint. Its array files have no checksums of their own: ours are computed on the device, do not
-depend on the mesh, and are compared on every restore.
+depend on the mesh, and are compared on every restore; the data item has a digest of its own.
 """
 
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 import logging
 import os
 import pathlib
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,10 +28,14 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import multihost_utils
 
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import abstract_params
 from umit_jax.train.state import Params, TrainState, merge
+
+log = logging.getLogger(__name__)
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to save
 
 
 class CheckpointError(ValueError):
@@ -49,11 +56,20 @@ class Metadata:
 
 
 class Checkpointer:
-    """Saves and restores one workdir's checkpoints; keeps the newest `keep`. Use as a context manager."""
+    """Saves and restores one workdir's checkpoints; keeps the newest `keep`. Use as a context manager.
 
-    def __init__(self, workdir: pathlib.Path, keep: int):
+    A save that fails is tried again for `patience` seconds, each pause twice as long as the one before.
+    """
+
+    def __init__(self, workdir: pathlib.Path, keep: int, patience: float = 0.0):
         self.directory = workdir.resolve() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+        self._patience = patience
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=True,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,  # of runs that were killed while they saved
+        )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._saving = 0
 
@@ -71,20 +87,42 @@ class Checkpointer:
     def latest(self) -> int | None:
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data: dict[str, Any], step: int) -> None:
-        """Copies the state to the host and goes on; the writing happens in the background. Raises SaveError, also for
-        the save before this one."""
+    def save(self, state: TrainState, data: dict[str, Any], step: int, wait: bool = False) -> None:
+        """Copies the state to the host and goes on; the writing happens in the background unless `wait`.
+
+        Where it fails, or the save before it turns out to have failed, this state is saved while the run waits. Raises
+        SaveError once patience is at its end. Collective.
+        """
         if step in self._manager.all_steps():
             return
-        data = {"position": step, **data, "checksums": checksums(state._asdict())}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), data=ocp.args.JsonSave(data))
-        self._guard(self._manager.wait_until_finished)
-        self._saving = step
-        self._guard(lambda: self._manager.save(step, args=items, force=True))
+        sealed = seal({"position": step, **data, "checksums": checksums(state._asdict())})
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), data=ocp.args.JsonSave(sealed))
+
+        def save() -> None:
+            self._saving = step
+            self._manager.save(step, args=items, force=True)
+
+        def save_and_wait() -> None:
+            save()
+            self._manager.wait_until_finished()
+
+        failure = self._failure(self._manager.wait_until_finished)
+        if failure is None:
+            failure = self._failure(save_and_wait if wait else save)
+        waited, pause = 0.0, _FIRST_PAUSE
+        while failure is not None:
+            if waited >= self._patience:
+                raise failure
+            log.warning("%s; trying again in %g s", failure, pause)
+            time.sleep(pause)
+            waited, pause = waited + pause, min(2 * pause, _LONGEST_PAUSE)
+            failure = self._failure(save_and_wait)
 
     def wait(self) -> None:
         """Returns when the last save is on disk. Raises SaveError if it failed."""
-        self._guard(self._manager.wait_until_finished)
+        failure = self._failure(self._manager.wait_until_finished)
+        if failure is not None:
+            raise failure
 
     def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """(state, data) of the newest checkpoint under the shardings of `abstract`, on whatever mesh it was saved."""
@@ -102,6 +140,20 @@ class Checkpointer:
     def _guard(self, action: Callable[[], Any]) -> None:
         with saving(self.directory / str(self._saving)):
             action()
+
+    def _failure(self, action: Callable[[], Any]) -> SaveError | None:
+        """What went wrong in `action`, in this process or another: all of them go on alike."""
+        failure = None
+        try:
+            self._guard(action)
+        except SaveError as error:
+            failure = error
+        if jax.process_count() > 1:
+            failed = np.flatnonzero(multihost_utils.process_allgather(np.array(failure is not None)))
+            if len(failed) and failure is None:
+                path = self.directory / str(self._saving)
+                failure = SaveError(f"{path}: checkpoint not saved: process {failed[0]} could not write its part")
+        return failure
 
 
 @contextlib.contextmanager
@@ -224,6 +276,14 @@ def _saved_arrays(checkpoint: pathlib.Path) -> dict[str, Any]:
         raise CheckpointError(f"{checkpoint / 'state'}: damaged checkpoint: {_brief(error)}") from error
 
 
+def seal(data: dict[str, Any]) -> dict[str, Any]:
+    """A data item with the digest of what is in it: JSON that was changed by one bit may still be JSON. Where the base
+    of a LoRA run lies is left out: it may be moved, and its fingerprint says whether it is the same."""
+    base = {key: value for key, value in data.get("base", {}).items() if key != "path"}
+    text = json.dumps({**data, "base": base}, sort_keys=True, ensure_ascii=False)
+    return {**data, "digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def read_data(checkpoint: pathlib.Path) -> dict[str, Any]:
     """The data item: position, checksums, and of a LoRA run base and lora (train/base.py)."""
     checkpoint = checkpoint.resolve()
@@ -232,6 +292,9 @@ def read_data(checkpoint: pathlib.Path) -> dict[str, Any]:
             data = reader.restore(checkpoint / "data")
         if not isinstance(data["position"], int) or not isinstance(data["checksums"], dict):
             raise ValueError("expected position and checksums")
+        digest = data.pop("digest", None)
+        if digest != seal(data)["digest"]:
+            raise ValueError(f"expected digest {digest}, found {seal(data)['digest']}")
         return data
     except Exception as error:
         raise CheckpointError(f"{checkpoint / 'data'}: damaged checkpoint: {_brief(error)}") from error

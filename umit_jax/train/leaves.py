@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.lora import ADAPTER, merge_kernel, plan, trainable
 from umit_jax.model.param import abstract_params
-from umit_jax.train.checkpoint import CheckpointError, check_same, read_data, reading, saved_parameters, saving
+from umit_jax.train.checkpoint import CheckpointError, check_same, read_data, reading, saved_parameters, saving, seal
 from umit_jax.train.weights import check_base, lora_of
 
 _CHUNK = 64_000_000  # bytes read at once at most, by a process that wants a part of a parameter
@@ -88,7 +88,7 @@ def save_leaves(workdir: pathlib.Path, leaves: Mapping[str, Readable]) -> None:
             arguments = jax.tree.map(_chunked, tree)
             writer.save(step / "state", args=ocp.args.PyTreeSave(tree, save_args=arguments))
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
-            data = {"position": 0, "totals": {}, "checksums": sums}
+            data = seal({"position": 0, "totals": {}, "checksums": sums})
             writer.save(step / "data", args=ocp.args.JsonSave(data))
 
 

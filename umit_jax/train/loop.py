@@ -6,12 +6,13 @@ checkpoint is due, because what is saved must be known to be good.
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 import pathlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,16 +26,20 @@ from umit_jax.batch import Batch, check_batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.lora import Lora, LoraError, trainable
 from umit_jax.model.param import abstract_params
+from umit_jax.parallel.barrier import wait_for_all
 from umit_jax.parallel.mesh import check_rows, global_batch
 from umit_jax.train import optimizer as optimizers
 from umit_jax.train.base import Base
 from umit_jax.train.checkpoint import Checkpointer
 from umit_jax.train.metrics import MetricsLog, Totals, row
+from umit_jax.train.phases import Phases
 from umit_jax.train.preemption import Preempted, StopRequest
 from umit_jax.train.progress import Progress
 from umit_jax.train.samples import all_ids
+from umit_jax.train.skipped import Judge, Skipped
 from umit_jax.train.state import Params, TrainState, abstract_state, create
 from umit_jax.train.step import Compute, make_step
+from umit_jax.train.watchdog import Watchdog
 from umit_jax.train.workdir import claim
 
 log = logging.getLogger(__name__)
@@ -63,7 +68,7 @@ class Stream(Protocol):
 
 
 class Diverged(ArithmeticError):  # noqa: N818
-    """Loss or gradient is not finite; the message names the step and its samples."""
+    """Loss or gradient is not finite, once too often; the message names the step and its samples."""
 
 
 class BatchError(ValueError):
@@ -99,52 +104,57 @@ def train(
     abstract = abstract_state(model_config, mesh, optimizer, frozen, compute.dtype)
     step_fn = make_step(model_config, abstract, optimizer, rate, mesh, compute)
 
-    with Checkpointer(workdir, config.keep) as checkpoints, _compilations("train_step") as compilations:
-        state, data = _first_state(config, model_config, checkpoints, abstract, optimizer, init_params, base)
-        sizes = {"trained_parameters": _size(state.params), "frozen_parameters": _size(state.frozen)}
-        start, totals = data.get("position", 0), Totals(data.get("totals"))
+    with Checkpointer(workdir, config.keep, config.save_patience) as checkpoints:
+        start = _Start(config, model_config, checkpoints, abstract, optimizer, init_params, base)
         named = {} if model_config.lora is None or base is None else base.record(model_config)
-        run = _Run(config, model_config, workdir, mesh, totals, start, named)
-        with contextlib.closing(run), StopRequest() as stop:
-            if start < config.steps:
-                run.steps(step_fn, state, stream, checkpoints, stop)
+        run = _Run(config, model_config, workdir, mesh, start, named)
+        with contextlib.closing(run), _compilations("train_step") as compilations:
+            if run.start < config.steps:
+                run.all_steps(step_fn, stream, checkpoints)
             checkpoints.wait()
     return {
-        "step": totals.steps,
-        **{key: value for key, value in totals.to_json().items() if key != "steps"},
+        "step": run.totals.steps,
+        **{key: value for key, value in run.totals.to_json().items() if key != "steps"},
         "compilations": len(compilations),
         "compile_seconds": round(sum(compilations), 2),
         "step_seconds": run.median_seconds(),
-        **sizes,
-        "resumed_from": start,
+        **run.sizes,
+        "resumed_from": run.resumed_from,
+        "skipped_batches": run.skipped.batches,
+        "goodput": run.phases.summary(),
         "checkpoint": str(checkpoints.directory / str(checkpoints.latest)),
     }
 
 
-def _first_state(
-    config: ml_collections.ConfigDict,
-    model_config: ModelConfig,
-    checkpoints: Checkpointer,
-    abstract: TrainState,
-    optimizer: optax.GradientTransformation,
-    init_params: Callable[[Params], Params] | None,
-    base: Base | None,
-) -> tuple[TrainState, dict[str, Any]]:
-    """The state the run starts from, and the data item it was saved with ({} for a new run)."""
-    lora = base if model_config.lora is not None else None
-    if checkpoints.latest is None:
-        load = init_params if lora is None else (lambda _: lora.start(model_config, abstract, config.seed))
-        return create(model_config, abstract, optimizer, config.seed, load), {}
-    state, data = checkpoints.restore(abstract if lora is None else abstract._replace(frozen={}))
-    if lora is not None:
-        path = checkpoints.directory / str(checkpoints.latest)
-        state = state._replace(frozen=lora.resume(model_config, abstract, path, data))
-    log.info("resumed at step %d from %s", data["position"], checkpoints.directory)
-    return state, data
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """Where a run starts from, and goes back to: its newest checkpoint, else the parameters it was given."""
+
+    config: ml_collections.ConfigDict
+    model_config: ModelConfig
+    checkpoints: Checkpointer
+    abstract: TrainState
+    optimizer: optax.GradientTransformation
+    init_params: Callable[[Params], Params] | None
+    base: Base | None
+
+    def state(self) -> tuple[TrainState, dict[str, Any]]:
+        """The state, and the data item it was saved with ({} for a new run)."""
+        model_config, abstract, checkpoints = self.model_config, self.abstract, self.checkpoints
+        lora = self.base if model_config.lora is not None else None
+        if checkpoints.latest is None:
+            seed = self.config.seed
+            load = self.init_params if lora is None else (lambda _: lora.start(model_config, abstract, seed))
+            return create(model_config, abstract, self.optimizer, seed, load), {}
+        state, data = checkpoints.restore(abstract if lora is None else abstract._replace(frozen={}))
+        if lora is not None:
+            path = checkpoints.directory / str(checkpoints.latest)
+            state = state._replace(frozen=lora.resume(model_config, abstract, path, data))
+        return state, data
 
 
 class _Run:
-    """The steps of one process from `start` on, with everything that is written down about them."""
+    """The steps of one process, with everything that is written down about them."""
 
     def __init__(
         self,
@@ -152,68 +162,157 @@ class _Run:
         model_config: ModelConfig,
         workdir: pathlib.Path,
         mesh: Mesh,
-        totals: Totals,
-        start: int,
+        start: _Start,
         named: dict[str, Any],
     ):
-        self.named = named  # the base of a LoRA run, for its checkpoints
-        self.config, self.model_config, self.mesh, self.totals, self.start = config, model_config, mesh, totals, start
-        self.metrics = MetricsLog(workdir, start, write=jax.process_index() == 0)
-        self.progress = Progress(start, config.steps, config.log_every)
+        self.config, self.model_config, self.mesh, self.named = config, model_config, mesh, named
+        self._start, self.phases, self.skipped = start, Phases(), Skipped(workdir)
+        self.state: TrainState | None = None
+        with self.phases.during("init" if start.checkpoints.latest is None else "restart"):
+            data = self._take()
+        self.phases.resume(data.get("phases"))
+        self.resumed_from = self.start
+        assert self.state is not None
+        self.sizes = {"trained_parameters": _size(self.state.params), "frozen_parameters": _size(self.state.frozen)}
+        self.metrics = MetricsLog(workdir, self.start, write=jax.process_index() == 0)
+        self.progress = Progress(self.start, config.steps, config.log_every)
         self.seconds: list[float] = []
         self.last_time = time.monotonic()
+        if self.start:
+            log.info("resumed at step %d from %s", self.start, start.checkpoints.directory)
 
-    def steps(
+    def _take(self) -> dict[str, Any]:
+        """Takes up state and counts where the newest checkpoint left them; returns its data item."""
+        self.state, data = self._start.state()
+        self.start, self.totals = data.get("position", 0), Totals(data.get("totals"))
+        self.judge = Judge(self.config.spike, data.get("recent_losses", ()))
+        self.skipped.include(data.get("skipped", ()))
+        return data
+
+    def all_steps(self, step_fn: jax.stages.Wrapped, stream: Stream, checkpoints: Checkpointer) -> None:
+        """To the last step. A bad one takes the run back to its newest checkpoint, to leave out the batch."""
+        with Watchdog(self.config.watchdog_seconds) as watchdog, StopRequest() as stop:
+            compiled: Step | None = None
+            while True:
+                with contextlib.closing(_batches(stream, self.skipped, self.start)) as batches:
+                    if compiled is None:
+                        compiled, batches = self._compile(step_fn, batches)
+                        watchdog.beat("the compilation")
+                    bad = self._steps(compiled, batches, stream, checkpoints, stop, watchdog)
+                if bad is None:
+                    return
+                self._go_back(bad, checkpoints)
+                watchdog.beat(f"step {self.start}, to which the run went back")
+
+    def _compile(self, step_fn: jax.stages.Wrapped, batches: "Batches") -> "tuple[Step, Batches]":
+        """The step for the shapes of the first batch, and all batches. Whatever has other shapes is refused by it.
+
+        Processes wait for each other: one that compiled in less time would give up waiting in the first collective.
+        """
+        with self.phases.during("data"):
+            first = next(batches, None)
+        if first is None:
+            raise BatchError("data: the stream is empty")
+        batch = self._global(first.local, self.start + 1)
+        check_batch(first.local)
+        self._check_shapes(batch)
+        with self.phases.during("compile"):
+            compiled = step_fn.lower(self.state, batch).compile()
+            wait_for_all("compiled")
+        return compiled, itertools.chain([first], batches)  # type: ignore[return-value]
+
+    def _steps(
         self,
-        step_fn: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]],
-        state: TrainState,
+        step_fn: "Step",
+        batches: "Batches",
         stream: Stream,
         checkpoints: Checkpointer,
         stop: StopRequest,
-    ) -> None:
+        watchdog: Watchdog,
+    ) -> "Bad | None":
         config, pending = self.config, None
-        with contextlib.closing(stream.batches(self.start)) as batches:
-            for step, (local, info) in zip(range(self.start + 1, config.steps + 1), batches, strict=False):
-                batch = self._global(local, step)
-                state, metrics = step_fn(state, batch)
-                if pending is not None:
-                    self._finish(*pending)
-                pending = (step, metrics, info, _slots(batch), stream.counts(step - 1))
-                leaving = stop.reached(step)
-                if leaving or step == config.steps or step % config.checkpoint_every == 0:
-                    self._finish(*pending)
-                    pending = None
-                    self.metrics.sync()
-                    saved = state._replace(frozen={}) if self.named else state
-                    checkpoints.save(saved, {"totals": self.totals.to_json(), **self.named}, step)
-                if leaving:
-                    checkpoints.wait()
-                    raise Preempted(f"asked to stop: step {step} of {config.steps} is saved; the same command resumes")
-        if pending is not None:
-            raise BatchError(f"data: the stream ended after {pending[0]} of {config.steps} steps")
+        self.phases.enter("step")
+        self.phases.lap()
+        for step in range(self.start + 1, config.steps + 1):
+            with self.phases.during("data"):
+                taken = next(batches, None)
+            if taken is None:
+                raise BatchError(f"data: the stream ended after {step - 1} of {config.steps} steps")
+            batch = self._global(taken.local, step)
+            self.state, metrics = step_fn(self.state, batch)
+            if pending is not None and (bad := self._finish(*pending)):
+                return bad
+            watchdog.beat(f"step {step - 1}")
+            pending = (step, metrics, taken, _slots(batch), stream.counts(taken.number))
+            leaving = stop.reached(step)
+            if leaving or step == config.steps or step % config.checkpoint_every == 0:
+                if bad := self._finish(*pending):
+                    return bad
+                pending = None
+                with self.phases.during("save"):
+                    self._save(checkpoints, step, leaving or step == config.steps)
+                watchdog.beat(f"the checkpoint of step {step}")
+            if leaving:
+                raise Preempted(f"asked to stop: step {step} of {config.steps} is saved; the same command resumes")
+        return None
+
+    def _save(self, checkpoints: Checkpointer, step: int, last: bool) -> None:
+        self.metrics.sync()
+        assert self.state is not None
+        data = {
+            "totals": self.totals.to_json(),
+            "phases": self.phases.to_json(over=step == self.config.steps),
+            "recent_losses": list(self.judge.recent),
+            "skipped": self.skipped.batches,
+            **self.named,
+        }
+        checkpoints.save(self.state._replace(frozen={}) if self.named else self.state, data, step, wait=last)
+
+    def _go_back(self, bad: "Bad", checkpoints: Checkpointer) -> None:
+        """To the newest checkpoint. Raises Diverged where that was done config.rollbacks times already."""
+        message = f"step {bad.step}: {bad.why}"
+        if len(self.skipped.batches) >= self.config.rollbacks:
+            done = f"; {len(self.skipped.batches)} batches were left out before" if self.skipped.batches else ""
+            raise Diverged(f"{message}{done}; samples: {', '.join(bad.ids)}")
+        checkpoints.wait()
+        back_to = checkpoints.latest or 0
+        entry = {"batch": bad.batch, "step": bad.step, "why": bad.why, "sample_ids": bad.ids, "back_to": back_to}
+        self.skipped.add(entry)
+        log.warning("%s: back to step %d, without batch %d: %s", message, back_to, bad.batch, ", ".join(bad.ids))
+        self.state = None  # before another is read: there may be no room for two
+        with self.phases.during("restart"):
+            data = self._take()
+        self.phases.take_back(data.get("phases"))
+        self.last_time = time.monotonic()
+        self.metrics.go_back(self.start)
+        self.progress.go_back(self.start)
 
     def _finish(
-        self, step: int, metrics: dict[str, Any], info: BatchInfo, slots: tuple[int, int], counts: dict[str, Any]
-    ) -> None:
-        """Fetches the numbers of a step, checks and writes them."""
+        self, step: int, metrics: dict[str, Any], taken: "Taken", slots: tuple[int, int], counts: dict[str, Any]
+    ) -> "Bad | None":
+        """Fetches the numbers of a step, judges and writes them."""
         metrics = jax.device_get(metrics)
         now = time.monotonic()
         seconds, self.last_time = now - self.last_time, now
         line: dict[str, Any] = {**row(step, metrics, slots, seconds), "counts": counts}
-        bad = [name for name in ("loss", "grad_norm") if not math.isfinite(line[name])]
-        if bad or self.config.log_samples:
-            ids = all_ids(self.mesh, info.sample_ids)
-            if bad:
-                what = ", ".join(f"{name} is {line[name]}" for name in bad)
-                raise Diverged(f"step {step}: {what}; samples: {', '.join(ids)}")
+        why = self.judge.why(line)
+        if why and math.isfinite(line["loss"]) and len(self.skipped.batches) >= self.config.rollbacks:
+            log.warning("step %d: %s", step, why)  # a jump stops no run
+            self.judge.recent.append(line["loss"])
+            why = None
+        if why or self.config.log_samples:
+            ids = all_ids(self.mesh, taken.info.sample_ids)
+            if why:
+                return Bad(step, taken.number, why, ids)
             line["sample_ids"] = ids
-        if step > self.start + 1:  # the first one's time is compilation
+        if step > self.start + 1:  # the first one's time is not a step's alone
             self.seconds.append(seconds)
         self.totals.add(line)
-        self.metrics.write(line)
+        self.metrics.write({**line, "time": self.phases.lap()})
         if step % self.config.log_every == 0:
             self.metrics.plot(line)
         self.progress.update(line)
+        return None
 
     def _global(self, local: Batch, step: int) -> Batch:
         """The global batch on the devices, after checking what would be clamped or compiled again in silence there."""
@@ -222,16 +321,15 @@ class _Run:
             if ids.min(initial=0) < 0 or ids.max(initial=0) >= vocabulary:
                 found = f"{ids.min()}..{ids.max()} at step {step}"
                 raise BatchError(f"{name}: expected ids 0..{vocabulary - 1} of the model's vocabulary, found {found}")
-        batch = global_batch(self.mesh, local)
-        if step == self.start + 1:
-            check_batch(local)
-            rows, _, values = batch.patches_BPC.shape
-            if rows != self.config.data.rows:
-                raise BatchError(f"data.rows: expected {self.config.data.rows} rows of all processes, found {rows}")
-            if values != self.model_config.vision.patch_values:
-                expected = self.model_config.vision.patch_values
-                raise BatchError(f"patches_BPC: expected {expected} values per patch, found {values}")
-        return batch
+        return global_batch(self.mesh, local)
+
+    def _check_shapes(self, batch: Batch) -> None:
+        rows, _, values = batch.patches_BPC.shape
+        if rows != self.config.data.rows:
+            raise BatchError(f"data.rows: expected {self.config.data.rows} rows of all processes, found {rows}")
+        expected = self.model_config.vision.patch_values
+        if values != expected:
+            raise BatchError(f"patches_BPC: expected {expected} values per patch, found {values}")
 
     def median_seconds(self) -> float | None:
         return round(float(np.median(self.seconds)), 4) if self.seconds else None
@@ -239,6 +337,36 @@ class _Run:
     def close(self) -> None:
         self.progress.close()
         self.metrics.close()
+
+
+class Taken(NamedTuple):
+    """A batch as it comes from the stream. number: of the batch, from 0."""
+
+    number: int
+    local: Batch
+    info: BatchInfo
+
+
+class Bad(NamedTuple):
+    """A step whose numbers are not to be gone on from."""
+
+    step: int
+    batch: int
+    why: str
+    ids: list[str]
+
+
+Batches = Generator[Taken, None, None]
+Step = Callable[[TrainState | None, Batch], tuple[TrainState, dict[str, Any]]]
+
+
+def _batches(stream: Stream, skipped: Skipped, steps_done: int) -> Batches:
+    """The batches of the steps after `steps_done`."""
+    first = skipped.batch_of(steps_done + 1)
+    with contextlib.closing(stream.batches(first)) as batches:
+        for number, (local, info) in enumerate(batches, first):
+            if number not in skipped.batches:
+                yield Taken(number, local, info)
 
 
 def _slots(batch: Batch) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 One line of metrics.jsonl:
     {"step", "loss", "weight", "loss_per_task", "weight_per_task", "learning_rate", "grad_norm", "tokens",
-     "fill_tokens", "fill_patches", "seconds", "counts": {dataset: {task: {"samples", "tokens", "patches"}}}}
+     "fill_tokens", "fill_patches", "seconds", "counts": {dataset: {task: {"samples", "tokens", "patches"}}},
+     "time": {phase: seconds since the line before (phases.py)}}
 and "sample_ids" with config.log_samples.
 loss is nats per unit of weight; tokens counts what is not padding; fill is the share that is not padding.
 """
@@ -100,6 +101,13 @@ class MetricsLog:
                 self._board.add_scalar(key, line[key], line["step"])
             for task, loss in line["loss_per_task"].items():
                 self._board.add_scalar(f"loss/{task}", loss, line["step"])
+
+    def go_back(self, step: int) -> None:
+        """Cuts off the lines after `step`, which will be taken again."""
+        if self._file:
+            self._file.close()
+            truncate(self._path, step)
+            self._file = self._path.open("a", encoding="utf-8")
 
     def sync(self) -> None:
         """To the disk: called before a checkpoint is saved, so that no checkpoint is ahead of the log."""

@@ -41,5 +41,10 @@ class Progress:
             *(line["tokens"], line["seconds"], left),
         )
 
+    def go_back(self, step: int) -> None:
+        self._first = None
+        self._bar.n = step
+        self._bar.refresh()
+
     def close(self) -> None:
         self._bar.close()
