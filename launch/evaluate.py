@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch import config_file, workdir
 from launch.cli import UsageError
+from launch.score import add_mode
 
 if TYPE_CHECKING:
     from launch.model import LoadedModel
@@ -28,23 +29,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="workdir or one of its checkpoints")
     parser.add_argument("--base", type=pathlib.Path, help="where the base of a LoRA run is now, if it has moved")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="directory for predictions and scores")
+    add_mode(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from launch import model as models
-    from umit_jax.eval.score import read_predictions, score, write_scores
+    from umit_jax.eval.modes import check_modes
+    from umit_jax.eval.predictions import read_predictions
+    from umit_jax.eval.score import score, write_scores
 
     config = config_file.load(args.config, args.overrides)
+    check_modes(args.mode)
     workdir.find(args.checkpoint)
     model = models.load(args.checkpoint, base=args.base)
     args.out.mkdir(parents=True, exist_ok=True)
     predictions = args.out / "predictions.jsonl"
     taken_over = _write_predictions(predictions, config, model)
-    rows = score(read_predictions(predictions))
-    write_scores(args.out / "scores.json", rows)
+    scores = score(read_predictions(predictions), modes=args.mode)
+    write_scores(args.out, scores)
     return {
         "predictions": str(predictions),
         "scores": str(args.out / "scores.json"),
+        "breakdown": str(args.out / "breakdown.json"),
+        "not_computed": scores.not_computed,
         "n": sum(1 for _ in predictions.open(encoding="utf-8")),
         "taken_over": taken_over,
         "config": json.loads(config.to_json_best_effort()),
@@ -130,6 +137,7 @@ def _prediction(record: Any, spoken: Any, text: str, baseline: Any) -> dict[str,
         truth = spoken_target(record, spoken)
     return {
         **item,
+        "modality": "+".join(dict.fromkeys(media.modality for media in record.media)) or None,
         "prompt": record.turns[-2].text,
         "text": text,
         "parsed": parse(text, truth, record.language, spoken),

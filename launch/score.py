@@ -1,4 +1,8 @@
-"""`umit score`: every number of an evaluation again, from predictions.jsonl alone."""
+"""`umit score`: every number of an evaluation again, from predictions.jsonl alone; of two runs, which is better.
+
+`umit score A --out DIR` writes scores.json and breakdown.json; `umit score A B --out DIR` writes comparison.json. A and
+B are predictions.jsonl or a directory with one.
+"""
 
 import argparse
 import pathlib
@@ -8,16 +12,54 @@ from launch.cli import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("predictions", type=pathlib.Path, help="predictions.jsonl of umit eval")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory for scores.json")
+    parser.add_argument(
+        "predictions", type=pathlib.Path, nargs="+", help="predictions.jsonl of umit eval; of two runs to compare them"
+    )
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory for the scores")
+    add_mode(parser)
+
+
+def add_mode(parser: argparse.ArgumentParser) -> None:
+    text = "convention to score by beside the strict one, may be repeated (docs/metrics.md)"
+    parser.add_argument("--mode", action="append", default=[], help=text)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from umit_jax.eval.score import read_predictions, score, write_scores
+    from umit_jax.eval.modes import check_modes
+    from umit_jax.eval.predictions import read_predictions, refused
+    from umit_jax.eval.score import score, write_scores
 
-    if not args.predictions.is_file():
-        raise UsageError(f"no such file: {args.predictions}")
-    rows = score(read_predictions(args.predictions))
+    if len(args.predictions) > 2:
+        raise UsageError(f"predictions: expected one file or two, found {len(args.predictions)}")
+    check_modes(args.mode)
+    runs = [read_predictions(_file(path)) for path in args.predictions]
+    if len(runs) == 2:
+        return _compare(args, *runs)
+    scores = score(runs[0], modes=args.mode)
     args.out.mkdir(parents=True, exist_ok=True)
-    write_scores(args.out / "scores.json", rows)
-    return {"scores": str(args.out / "scores.json"), "rows": len(rows)}
+    write_scores(args.out, scores)
+    return {
+        "scores": str(args.out / "scores.json"),
+        "breakdown": str(args.out / "breakdown.json"),
+        "rows": len(scores.rows),
+        "refused": refused(runs[0]),
+        "not_computed": scores.not_computed,
+    }
+
+
+def _compare(args: argparse.Namespace, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any]:
+    from umit_jax.eval.compare import compare
+    from umit_jax.eval.score import write_rows
+
+    rows = compare(a, b, modes=args.mode)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_rows(args.out / "comparison.json", rows)
+    better = {run: sum(row["better"] == run for row in rows) for run in ("a", "b")}
+    return {"comparison": str(args.out / "comparison.json"), "rows": len(rows), "better": better}
+
+
+def _file(path: pathlib.Path) -> pathlib.Path:
+    file = path / "predictions.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"no such file: {file}")
+    return file

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umit_jax.eval.parse import parse, read_answer
-from umit_jax.eval.score import read_predictions, score
+from umit_jax.eval.predictions import read_predictions
+from umit_jax.eval.score import score
 from umit_jax.targets import Frame, boxes_target
 
 RAW, SHOWN = Frame("raw", (200, 100)), Frame("resized", (56, 28))
@@ -96,7 +97,7 @@ def test_a_prediction_carries_the_frame_that_scoring_needs(tmp_path):
     def mean_iou(**more) -> float:
         path = tmp_path / "predictions.jsonl"
         path.write_text(json.dumps(line | more) + "\n", encoding="utf-8")
-        rows = score(read_predictions(path))
+        rows = score(read_predictions(path)).rows
         return next(row["value"] for row in rows if row["metric"] == "mean_iou" and row["language"] == "all")
 
     assert mean_iou(spoken=SHOWN.to_json()) == 1

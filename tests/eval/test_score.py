@@ -3,15 +3,9 @@ import re
 
 import pytest
 
-from umit_jax.eval.score import (
-    PredictionError,
-    read_predictions,
-    refused,
-    score,
-    with_parsed,
-    write_predictions,
-    write_scores,
-)
+from umit_jax.eval.modes import ModeError
+from umit_jax.eval.predictions import PredictionError, read_predictions, refused
+from umit_jax.eval.score import score, write_scores
 from umit_jax.targets import Frame, boxes_target, options_target, points_target, text_target
 
 YES = options_target(["yes", "no"], 0, 1)
@@ -30,12 +24,12 @@ def row(rows, **where):
 
 def test_text_is_parsed_again_and_parsed_is_never_read():
     predictions = [line(0, "1:yes", YES, parsed=NO), line(1, "yes", NO, parsed=NO)]
-    assert row(score(predictions), language="en", metric="closed_accuracy")["value"] == 0.5
+    assert row(score(predictions).rows, language="en", metric="closed_accuracy")["value"] == 0.5
 
 
 def test_rows_are_per_dataset_and_language_and_over_all_languages():
     predictions = [line(0, "yes", YES), line(1, "no", YES, language="zh"), line(2, "no", YES, dataset="e")]
-    rows = [r for r in score(predictions) if r["metric"] == "closed_accuracy"]
+    rows = [r for r in score(predictions).rows if r["metric"] == "closed_accuracy"]
     assert {(r["dataset"], r["language"]): (r["value"], r["n"]) for r in rows} == {
         ("d", "en"): (1, 1),
         ("d", "zh"): (0, 1),
@@ -50,7 +44,7 @@ def test_reports_have_no_row_over_all_languages():
         line(0, "a b c d", text_target("a b c d"), task="report"),
         line(1, "肝脏正常大", text_target("肝脏正常大"), task="report", language="zh"),
     ]
-    rows = score(predictions)
+    rows = score(predictions).rows
     assert {r["language"] for r in rows} == {"en", "zh"}
     assert row(rows, language="zh", metric="bleu4")["value"] == pytest.approx(1)
 
@@ -65,7 +59,7 @@ def test_2d_and_3d_region_and_patient_real_and_synthetic_are_separate_rows():
         line(2, "[(0,0,0),(10,10,5)]", deep, **common, heldout="patient"),
         line(3, "nothing", deep, **common, heldout="patient", synthetic=True),
     ]
-    rows = score(predictions)
+    rows = score(predictions).rows
     where = {"metric": "mean_iou", "language": "all"}
     assert row(rows, **where, dims=2, heldout="patient")["value"] == 1
     assert row(rows, **where, dims=2, heldout="region")["value"] == 0.5
@@ -75,14 +69,14 @@ def test_2d_and_3d_region_and_patient_real_and_synthetic_are_separate_rows():
 
 
 def test_open_and_closed_questions_of_one_dataset_are_both_scored():
-    rows = score([line(0, "2:no", NO), line(1, "left lung", text_target("lung"))])
+    rows = score([line(0, "2:no", NO), line(1, "left lung", text_target("lung"))]).rows
     assert row(rows, language="all", metric="closed_accuracy")["n"] == 1
     assert row(rows, language="all", metric="token_f1")["value"] == pytest.approx(2 / 3)
 
 
 def test_the_baseline_is_scored_by_the_same_metrics_on_the_same_questions():
     predictions = [line(i, "yes", YES if i % 4 else NO, baseline=NO, patient_id=f"p{i}") for i in range(100)]
-    result = row(score(predictions), language="en", metric="closed_accuracy")
+    result = row(score(predictions).rows, language="en", metric="closed_accuracy")
     assert (result["value"], result["baseline"]) == (0.75, 0.25)
     assert result["ci95"][0] < 0.75 < result["ci95"][1]
     assert result["baseline_ci95"][0] < 0.25 < result["baseline_ci95"][1]
@@ -94,42 +88,44 @@ def test_fewer_millimetres_beat_the_baseline():
     frame = Frame("raw", (100, 100), (1, 1))
     truth, far = points_target(frame, [("a", [50, 50])]), points_target(frame, [("a", [90, 90])])
     predictions = [line(i, "[50,51]", truth, task="landmark", baseline=far) for i in range(10)]
-    result = row(score(predictions), language="en", metric="mre_mm")
+    result = row(score(predictions).rows, language="en", metric="mre_mm")
     assert (result["better"], result["beats_baseline"]) == ("lower", True)
 
 
 def test_a_line_with_only_what_the_contract_asks_for_scores():
-    result = row(score([line(0, "yes", YES)]), language="en", metric="closed_accuracy")
+    result = row(score([line(0, "yes", YES)]).rows, language="en", metric="closed_accuracy")
     assert (result["baseline"], result["baseline_ci95"], result["beats_baseline"]) == (None, None, None)
     assert (result["heldout"], result["synthetic"], result["n_patients"]) == (None, False, None)
     assert result["mode"] == "strict"
 
 
 def test_one_patient_has_a_value_and_no_interval():
-    result = row(score([line(i, "yes", YES, patient_id="p") for i in range(5)]), language="en", metric="unparsed")
+    result = row(score([line(i, "yes", YES, patient_id="p") for i in range(5)]).rows, language="en", metric="unparsed")
     assert (result["value"], result["ci95"], result["n_patients"]) == (0, None, 1)
 
 
 def test_the_order_of_the_lines_changes_no_value():
     predictions = [line(i, ["yes", "no", "?"][i % 3], YES, patient_id=f"p{i}") for i in range(12)]
-    forward, backward = score(predictions), score(predictions[::-1])
+    forward, backward = score(predictions).rows, score(predictions[::-1]).rows
     assert [r["metric"] for r in forward] == [r["metric"] for r in backward]
     assert [r["value"] for r in forward] == pytest.approx([r["value"] for r in backward])
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="mode: expected one of strict, found 'lenient'"):
+    with pytest.raises(ModeError, match=r"mode: expected one of strict.*, found 'lenient'"):
         score([line(0, "yes", YES)], modes=["lenient"])
 
 
 def test_predictions_and_scores_survive_the_disk(tmp_path):
-    predictions = [with_parsed(line(0, "是", options_target(["是", "否"], 0, 1), language="zh"))]
-    write_predictions(tmp_path / "predictions.jsonl", predictions)
+    predictions = [line(0, "是", options_target(["是", "否"], 0, 1), language="zh", mine="kept")]
+    (tmp_path / "predictions.jsonl").write_text(json.dumps(predictions[0], ensure_ascii=False) + "\n", "utf-8")
     assert read_predictions(tmp_path / "predictions.jsonl") == predictions
-    assert predictions[0]["parsed"] == predictions[0]["truth"]
-    write_scores(tmp_path / "scores.json", score(predictions))
-    assert json.loads((tmp_path / "scores.json").read_text("utf-8")) == score(predictions)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.jsonl", "scores.json"]
+    scores = score(predictions)
+    write_scores(tmp_path, scores)
+    assert json.loads((tmp_path / "scores.json").read_text("utf-8")) == scores.rows
+    assert {r["schema"] for r in scores.rows} == {1}
+    assert json.loads((tmp_path / "breakdown.json").read_text("utf-8")) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions.jsonl", "scores.json", "breakdown.json"}
 
 
 GOOD = json.dumps(line(0, "yes", YES))

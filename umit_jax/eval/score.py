@@ -1,158 +1,145 @@
-"""predictions.jsonl -> scores.json, without the model: parse each text again, score it strictly, beside a baseline.
+"""Predictions -> scores.json, without the model: parse each text again, score it strictly, beside a baseline.
 
-A prediction line is {id, task, dataset, language, text, truth} and, where known, {topic, patient_id, heldout,
-synthetic, prompt, parsed, baseline, spoken}; `parsed` is never read. `spoken` is the frame of the numbers that the text
-gives for 2D boxes, where it is not what the truth's frame says (Frame.spoken). A score row is
+| key of a row       | meaning                                                                                 |
+| schema             | version of this table; a key is added without a new version, never renamed or removed   |
+| task, dataset      | scored together; so are the kind of truth, 2D or 3D, heldout and synthetic              |
+| language           | one language, or "all" (not for reports, whose metrics have no meaning across languages) |
+| metric, mode       | name of the metric, and the convention it follows (modes.py)                            |
+| value, ci95        | the metric and its interval over patients, null with fewer than two patients            |
+| baseline, baseline_ci95 | the same of the naive baseline on the same questions, null where a line has none   |
+| better             | "higher" or "lower"                                                                     |
+| beats_baseline     | the two intervals do not overlap and ours is the better; null where either is missing   |
+| n, n_patients      | questions, and patients among them (null where a line names none)                       |
+| dims, heldout, synthetic | 2 or 3 for boxes and points; "patient" or "region"; true if no such patient exists |
 
-| key                | meaning                                                                                     |
-| task, dataset      | scored together; so are the kind of truth, 2D or 3D, heldout and synthetic                  |
-| language           | one language, or "all" (not for reports, whose metrics have no meaning across languages)    |
-| metric, mode       | name of the metric, and the convention it follows ("strict")                                |
-| value, ci95        | the metric and its interval over patients, null with fewer than two patients                |
-| baseline, baseline_ci95 | the same of the naive baseline on the same questions, null where a line has none       |
-| better             | "higher" or "lower"                                                                         |
-| beats_baseline     | the two intervals do not overlap and ours is the better; null where either is missing       |
-| n, n_patients      | questions, and patients among them (null where a line names none)                           |
-| dims, heldout, synthetic | 2 or 3 for boxes and points; "patient" or "region"; true if no such patient exists     |
+breakdown.json has the same rows, strict and other modes, for parts of a row of scores.json: `by` is "modality" or
+"topic" (what was asked, the type of the question) and `part` its value. A row with only one part is not divided.
 """
 
+import dataclasses
 import json
+import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from umit_jax.eval.bootstrap import Statistic, interval, mean
-from umit_jax.eval.metrics import Item, classify, detect, landmark, report, vqa
-from umit_jax.eval.parse import Reading, read_answer
-from umit_jax.targets import Frame, TargetError, check_target
+from umit_jax.eval.metrics import Item
+from umit_jax.eval.modes import STRICT, UNPARSED, check_modes, families
+from umit_jax.eval.predictions import Prediction, PredictionError, read, shape
+from umit_jax.targets import Target
 
-Prediction = dict[str, Any]
-MODES = ("strict",)
-_REQUIRED = {"id": str, "task": str, "dataset": str, "language": str, "text": str, "truth": dict}
-_OPTIONAL = {"topic": str, "patient_id": str, "heldout": str, "synthetic": bool, "prompt": str}
-_OPTIONAL |= {"baseline": dict, "spoken": dict}
-
-
-class PredictionError(ValueError):
-    """A predictions file that cannot be scored; the message names the file and the line."""
+SCHEMA = 1
+PARTS = ("modality", "topic")
+Row = dict[str, Any]
 
 
-def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
-    """Every line of a predictions.jsonl, checked; blank lines are passed over.
+@dataclasses.dataclass
+class Scores:
+    """rows of scores.json and of breakdown.json, and what could not be computed: {mode and metric: reason}."""
 
-    Raises PredictionError naming file and line: not JSON, a field missing or of another type, a truth or baseline
-    that is no target, a sample given twice, no line at all.
-    """
-    predictions: list[Prediction] = []
-    seen: dict[tuple[str, ...], int] = {}
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                prediction = _checked(json.loads(line.decode("utf-8")))
-            except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and TargetError are ValueErrors
-                raise PredictionError(f"{path}:{number}: {error}") from error
-            key = tuple(prediction[name] for name in ("dataset", "task", "language", "id"))
-            if key in seen:
-                raise PredictionError(f"{path}:{number}: id {prediction['id']!r} is already on line {seen[key]}")
-            seen[key] = number
-            predictions.append(prediction)
-    if not predictions:
-        raise PredictionError(f"{path}: expected at least one prediction, found none")
-    return predictions
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    breakdown: list[Row] = dataclasses.field(default_factory=list)
+    not_computed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _checked(line: Any) -> Prediction:
-    if not isinstance(line, dict):
-        raise ValueError(f"expected an object, found {type(line).__name__}")
-    for fields, required in ((_REQUIRED, True), (_OPTIONAL, False)):
-        for name, kind in fields.items():
-            value = line.get(name)
-            if (value is None and required) or (value is not None and not isinstance(value, kind)):
-                raise ValueError(f"{name}: expected {kind.__name__}, found {value!r}")
-    for name in ("truth", "baseline"):
-        if line.get(name) is not None:
-            try:
-                check_target(line[name])
-            except TargetError as error:
-                raise ValueError(f"{name}: {error}") from error
-    if line.get("spoken") is not None and Frame.from_json(line["spoken"]).ndim != 2:
-        raise ValueError(f"spoken: expected a frame of two axes, found {line['spoken']}")
-    baseline = line.get("baseline")
-    if baseline is not None and _shape(baseline) != _shape(line["truth"]):
-        raise ValueError(f"baseline: expected {_shape(line['truth'])}, found {_shape(baseline)}")
-    return line
+def score(predictions: Sequence[Prediction], *, modes: Sequence[str] = ()) -> Scores:
+    """Every metric of the strict convention and of `modes`. Raises ModeError, and PredictionError for confidences
+    that do not fit the boxes of their text."""
+    modes = check_modes(modes)
+    scores = Scores()
+    for about, members in grouped(predictions):
+        scores.rows += _rows(about, members, modes, scores.not_computed)
+        for by in PARTS:
+            parts: dict[str, list[Prediction]] = defaultdict(list)
+            for prediction in members:
+                if prediction.get(by) is not None:
+                    parts[prediction[by]].append(prediction)
+            if len(parts) > 1:
+                for part in sorted(parts):
+                    where = {**about, "by": by, "part": part}
+                    scores.breakdown += _rows(where, parts[part], modes, {})
+    return scores
 
 
-def _shape(target: Mapping[str, Any]) -> tuple[str, int | None]:
-    """Kind of a target, and its number of axes if it has coordinates."""
-    return target["kind"], len(target["frame"]["size"]) if "frame" in target else None
-
-
-def with_parsed(prediction: Prediction) -> Prediction:
-    """The prediction with `parsed` made from its text."""
-    return {**prediction, "parsed": _read(prediction).target}
-
-
-def _read(prediction: Prediction) -> Reading:
-    spoken = prediction.get("spoken")
-    frame = None if spoken is None else Frame.from_json(spoken)
-    return read_answer(prediction["text"], prediction["truth"], prediction["language"], frame)
-
-
-def score(predictions: Sequence[Prediction], *, modes: Sequence[str] = MODES) -> list[dict[str, Any]]:
-    """Score rows, sorted; see the top of this file. Raises ValueError for a mode that does not exist."""
-    for mode in modes:
-        if mode not in MODES:
-            raise ValueError(f"mode: expected one of {', '.join(MODES)}, found {mode!r}")
+def grouped(predictions: Sequence[Prediction]) -> Iterator[tuple[Row, list[Prediction]]]:
+    """(what its rows are about, predictions) of everything that is scored together, in a fixed order."""
     groups: dict[tuple[Any, ...], list[Prediction]] = defaultdict(list)
     for prediction in predictions:
-        group = (prediction["task"], prediction["dataset"], *_shape(prediction["truth"]))
+        kind, dims = shape(prediction["truth"])
+        group = (prediction["task"], prediction["dataset"], kind, dims)
         group += (prediction.get("heldout"), bool(prediction.get("synthetic")))
         for language in (prediction["language"], "all"):
             groups[(*group, language)].append(prediction)
-    rows: list[dict[str, Any]] = []
     for group in sorted(groups, key=str):
         task, dataset, kind, dims, heldout, synthetic, language = group
-        if language == "all" and _metrics(task, kind) is report.report:
-            continue
-        about = {"task": task, "dataset": dataset, "language": language, "mode": "strict"}
-        about |= {"dims": dims, "heldout": heldout, "synthetic": synthetic}
-        rows += [{**about, **row} for row in _score_group(groups[group], _metrics(task, kind))]
-    return rows
+        if language == "all" and kind == "text" and task != "vqa":
+            continue  # reports: no metric of theirs has a meaning across languages
+        about = {"task": task, "dataset": dataset, "language": language}
+        yield about | {"dims": dims, "heldout": heldout, "synthetic": synthetic}, groups[group]
 
 
-def _metrics(task: str, kind: str) -> Callable[[Sequence[Item]], dict[str, Statistic]]:
-    if kind == "options":
-        return vqa.closed if task == "vqa" else classify.classification
-    if kind == "text":
-        return vqa.open_ended if task == "vqa" else report.report
-    return detect.detection if kind == "boxes" else landmark.landmarks
-
-
-def _score_group(
-    predictions: Sequence[Prediction], metrics: Callable[[Sequence[Item]], dict[str, Statistic]]
-) -> list[dict[str, Any]]:
+def clusters(predictions: Sequence[Prediction]) -> list[tuple[str, Any]]:
+    """The patient of each prediction; a prediction that names none is a patient of its own."""
     patients = [prediction.get("patient_id") for prediction in predictions]
-    clusters = [("sample", i) if patient is None else ("patient", patient) for i, patient in enumerate(patients)]
-    answers = [_read(prediction).target for prediction in predictions]
-    ours = metrics(_items(predictions, answers))
-    ours["unparsed"] = mean([answer is None for answer in answers], higher_is_better=False)
-    theirs: dict[str, Statistic] = {}
-    if all(prediction.get("baseline") is not None for prediction in predictions):
-        theirs = metrics(_items(predictions, [prediction["baseline"] for prediction in predictions]))
-    rows = []
-    for name, statistic in ours.items():
-        if statistic.count == 0:
+    return [("sample", i) if patient is None else ("patient", patient) for i, patient in enumerate(patients)]
+
+
+def n_patients(predictions: Sequence[Prediction]) -> int | None:
+    """Patients among the predictions, None where one of them names none."""
+    patients = {prediction.get("patient_id") for prediction in predictions}
+    return None if None in patients else len(patients)
+
+
+def statistics(
+    about: Row, predictions: Sequence[Prediction], modes: Sequence[str], not_computed: dict[str, str] | None = None
+) -> dict[tuple[str, str], Statistic]:
+    """{(mode, metric): statistic} of predictions that are scored together. not_computed takes the reasons of those
+    that this machine lacks something for."""
+    return _statistics(about, _items(predictions), predictions, modes, {} if not_computed is None else not_computed)
+
+
+def _statistics(
+    about: Row, items: list[Item], predictions: Sequence[Prediction], modes: Sequence[str], left_out: dict[str, str]
+) -> dict[tuple[str, str], Statistic]:
+    kind, dims = shape(predictions[0]["truth"])
+    found: dict[tuple[str, str], Statistic] = {}
+    for family in families(modes, about["task"], kind, dims):
+        if reason := family.missing():
+            left_out |= {f"{family.mode} {name}": reason for name in family.names}
             continue
-        against = theirs.get(name)
-        ci95 = interval(statistic, clusters)
-        baseline_ci95 = interval(against, clusters) if against else None
+        for name, statistic in family.score(items).items():
+            if name not in family.names:
+                raise ValueError(f"{family.mode} {name}: computed, but not listed in modes.py")
+            if statistic.count and math.isfinite(statistic.point):
+                found[family.mode, name] = statistic
+            elif statistic.count:
+                where = " ".join(str(about[key]) for key in ("task", "dataset", "language"))
+                left_out[f"{family.mode} {name} {where}"] = "undefined: it needs samples of more than one class"
+    found[STRICT, UNPARSED] = mean([item.answer is None for item in items], higher_is_better=False)
+    return found
+
+
+def _rows(about: Row, predictions: list[Prediction], modes: Sequence[str], not_computed: dict[str, str]) -> list[Row]:
+    patients = clusters(predictions)
+    ours = statistics(about, predictions, modes, not_computed)
+    theirs: dict[tuple[str, str], Statistic] = {}
+    if all(prediction.get("baseline") is not None for prediction in predictions):
+        items = _items(predictions, [prediction["baseline"] for prediction in predictions])
+        theirs = _statistics(about, items, predictions, modes, {})
+        del theirs[STRICT, UNPARSED]
+    rows = []
+    for (mode, name), statistic in ours.items():
+        against = theirs.get((mode, name))
+        ci95 = interval(statistic, patients)
+        baseline_ci95 = interval(against, patients) if against else None
         row = {
+            "schema": SCHEMA,
+            **about,
             "metric": name,
+            "mode": mode,
             "value": statistic.point,
             "ci95": ci95 and list(ci95),
             "baseline": against.point if against else None,
@@ -160,17 +147,32 @@ def _score_group(
             "better": "higher" if statistic.higher_is_better else "lower",
             "beats_baseline": _beats(ci95, baseline_ci95, statistic.higher_is_better),
             "n": statistic.count,
-            "n_patients": None if None in patients else len(set(patients)),
+            "n_patients": n_patients(predictions),
         }
         rows.append(row)
     return rows
 
 
-def _items(predictions: Sequence[Prediction], answers: Iterable[Any]) -> list[Item]:
-    return [
-        Item(prediction["truth"], answer, prediction["language"], prediction.get("topic"))
-        for prediction, answer in zip(predictions, answers, strict=True)
-    ]
+def _items(predictions: Sequence[Prediction], baselines: Sequence[Target] | None = None) -> list[Item]:
+    """What is scored: the answers of the texts, or the baselines as if they had been said."""
+    items = []
+    for i, prediction in enumerate(predictions):
+        answer = read(prediction).target if baselines is None else baselines[i]
+        scores = prediction.get("scores") if baselines is None else None
+        if scores is not None and answer is not None and "items" in answer and len(scores) != len(answer["items"]):
+            raise PredictionError(f"id {prediction['id']!r}: scores: expected {len(answer['items'])}, one a box")
+        text = prediction["text"] if baselines is None else _said(baselines[i])
+        about = (prediction["language"], prediction.get("topic"), text, scores, prediction["dataset"])
+        rare = tuple(prediction.get("rare_words") or ())
+        items.append(Item(prediction["truth"], answer, *about, prediction.get("modality"), rare))
+    return items
+
+
+def _said(target: Target) -> str:
+    """An answer as a text, for the conventions that read texts."""
+    if target["kind"] == "options":
+        return f"{target['index'] + target['first']}:{target['options'][target['index']]}"
+    return target.get("text", "")
 
 
 def _beats(
@@ -181,25 +183,15 @@ def _beats(
     return ci95[0] > baseline_ci95[1] if higher_is_better else ci95[1] < baseline_ci95[0]
 
 
-def refused(predictions: Iterable[Prediction]) -> dict[str, dict[str, int]]:
-    """What parsing refused, counted: {task: {reason: how often}}."""
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for prediction in predictions:
-        for problem in _read(prediction).problems:
-            counts[prediction["task"]][problem] += 1
-    return {task: dict(reasons) for task, reasons in counts.items()}
-
-
-def write_scores(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Written beside and renamed: a reader never sees half a file."""
+def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A list of objects, one a line; written beside and renamed: a reader never sees half a file."""
     aside = Path(path).with_name(Path(path).name + ".tmp")
-    aside.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n", "utf-8")
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    aside.write_text(f"[\n{lines}\n]\n", "utf-8")
     os.replace(aside, path)
 
 
-def write_predictions(path: str | os.PathLike[str], predictions: Iterable[Prediction]) -> None:
-    """One line a prediction; written beside and renamed."""
-    aside = Path(path).with_name(Path(path).name + ".tmp")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(prediction, ensure_ascii=False) + "\n" for prediction in predictions)
-    os.replace(aside, path)
+def write_scores(directory: Path, scores: Scores) -> None:
+    """scores.json and breakdown.json."""
+    write_rows(directory / "scores.json", scores.rows)
+    write_rows(directory / "breakdown.json", scores.breakdown)

@@ -1,26 +1,29 @@
-"""Strict metrics over (truth, answer) targets. Each module turns items into {metric name: Statistic}.
+"""Metrics over (truth, answer) targets. Each module turns items into {metric name: Statistic}; modes.py lists them.
 
-| truth                         | module   | metrics                                                    |
-| options of a VQA question     | vqa      | closed_accuracy                                            |
-| text of a VQA question        | vqa      | token_f1, token_recall, exact_match                        |
-| options of any other task     | classify | accuracy, macro_f1                                         |
-| text of any other task        | report   | bleu1..bleu4, rouge_l                                      |
-| boxes                         | detect   | mean_iou, acc_at_0.5                                       |
-| points                        | landmark | mre_mm, mre_mm_parsed, sdr_{2,2.5,3,4}mm, no_spacing       |
-
-An answer of None (unparsed) is wrong, empty or a miss, never left out of a mean.
+An answer of None (unparsed) is wrong, empty or a miss, never left out of a mean, unless a named mode says so.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from umit_jax.targets import Target
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One question to score: its truth, the answer (None: unparsed), the language and what was asked."""
+    """One question to score: its truth, the answer (None: unparsed), the language and what was asked.
+
+    text: what was said, as it is; read by the modes that follow other projects, whose rules are about texts. scores:
+    probability of each option, or confidence of each box of the answer in their order; None where unknown.
+    dataset, modality (DICOM's code) and rare_words (of a report, see metrics/r2gen.py) are those of the prediction.
+    """
 
     truth: Target
     answer: Target | None
     language: str = "en"
     topic: str | None = None
+    text: str = ""
+    scores: Sequence[float] | None = None
+    dataset: str = ""
+    modality: str | None = None
+    rare_words: Sequence[str] = ()

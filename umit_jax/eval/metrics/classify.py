@@ -27,17 +27,19 @@ def _class(item: Item, target: Target) -> tuple[str | None, str]:
 def _macro_f1(items: Sequence[Item]) -> Statistic:
     pairs = [(_class(item, item.truth), _class(item, item.answer) if item.answer else None) for item in items]
     classes = {name: i for i, name in enumerate(dict.fromkeys(c for pair in pairs for c in pair if c is not None))}
-    counts_N2C = np.zeros((len(items), 2, len(classes)))  # hits; then truths plus answers
+    counts_NC2 = np.zeros((len(items), len(classes), 2))  # hits; truths plus answers
     for n, (truth, answer) in enumerate(pairs):
-        counts_N2C[n, 0, classes[truth]] = truth == answer
+        counts_NC2[n, classes[truth], 0] = truth == answer
         for name in (truth, answer):
             if name is not None:
-                counts_N2C[n, 1, classes[name]] += 1
-    return Statistic(counts_N2C.reshape(len(items), -1), _mean_f1, len(items))
+                counts_NC2[n, classes[name], 1] += 1
+    # class by class: two runs that name other classes stay aligned when theirs are added at the end
+    names = tuple((name, part) for name in classes for part in ("hits", "occurrences"))
+    return Statistic(counts_NC2.reshape(len(items), -1), _mean_f1, len(items), columns=names)
 
 
 def _mean_f1(sums: np.ndarray) -> np.ndarray:
-    """sums (..., 2 * C) -> (...): the mean of 2 hits / (truths + answers) over the classes that occur."""
-    hits, occurrences = np.split(sums, 2, axis=-1)
+    """sums (..., C * 2) -> (...): the mean of 2 hits / (truths + answers) over the classes that occur."""
+    hits, occurrences = sums[..., ::2], sums[..., 1::2]
     f1 = 2 * hits / np.maximum(occurrences, 1)
     return f1.sum(-1) / np.maximum((occurrences > 0).sum(-1), 1)

@@ -19,6 +19,7 @@ from umit_jax.eval.normalise import fold
 from umit_jax.targets import Frame, Target
 
 LIMITS_MM = (2, 2.5, 3, 4)
+NAMES = ("mre_mm", "mre_mm_parsed", *(f"sdr_{limit:g}mm" for limit in LIMITS_MM), "no_spacing")
 _ROUNDING_MM = 1e-9  # 0.1 mm pixels: 20 of them must be <= 2 mm whatever float64 makes of it
 
 

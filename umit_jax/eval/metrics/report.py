@@ -1,8 +1,9 @@
-"""Strict report metrics, one language at a time: corpus BLEU-1 to 4 and ROUGE-L, as fractions.
+"""Strict report metrics, one language at a time: corpus BLEU-1 to 4 and ROUGE-L as fractions, and CIDEr (0 to 10).
 
 | metric       | English                                        | Chinese                                              |
 | bleu1..bleu4 | sacrebleu, tokenizer 13a, case kept, exp smoothing | sacrebleu, tokenizer zh (characters)             |
 | rouge_l      | rouge-score, no stemming, mean F over reports  | the same over normalise.chinese_characters           |
+| cider        | CIDEr-D over 13a tokens, lower case, without punctuation | CIDEr-D over normalise.chinese_characters  |
 
 bleuN is the geometric mean of the 1..N-gram precisions with the brevity penalty, over the corpus, one reference a
 report: `sacrebleu --max-ngram-order N`. An empty or unparsed answer is an empty hypothesis, not left out.
@@ -17,9 +18,12 @@ from sacrebleu.metrics import BLEU
 
 from umit_jax.eval.bootstrap import Statistic, mean
 from umit_jax.eval.metrics import Item
-from umit_jax.eval.normalise import chinese_characters
+from umit_jax.eval.metrics.cider import cider
+from umit_jax.eval.normalise import chinese_characters, fold
 
 ORDERS = 4
+BLEU_NAMES = tuple(f"bleu{order}" for order in range(1, ORDERS + 1))
+NAMES = (*BLEU_NAMES, "rouge_l", "cider")
 
 
 def report(items: Sequence[Item]) -> dict[str, Statistic]:
@@ -34,10 +38,25 @@ def report(items: Sequence[Item]) -> dict[str, Statistic]:
     rouge = [scorer.score(truth, answer)["rougeL"].fmeasure for truth, answer in zip(truths, said, strict=True)]
     counts_NK = np.stack([_bleu_counts(truth, answer, language) for truth, answer in zip(truths, said, strict=True)])
     bleus = {
-        f"bleu{order}": Statistic(counts_NK, functools.partial(_bleu, order=order), len(items))
-        for order in range(1, ORDERS + 1)
+        name: Statistic(counts_NK, functools.partial(_bleu, order=order), len(items))
+        for order, name in enumerate(BLEU_NAMES, 1)
     }
-    return {**bleus, "rouge_l": mean(rouge)}
+    ciders = cider([words(truth, language) for truth in truths], [words(answer, language) for answer in said])
+    return {**bleus, "rouge_l": mean(rouge), "cider": mean(ciders)}
+
+
+def words(text: str, language: str) -> list[str]:
+    """Tokens of a report in lower case, without punctuation."""
+    if language == "zh":
+        return chinese_characters(text)
+    return [token for token in _tokenizer()(fold(text)).split() if any(map(str.isalnum, token))]
+
+
+@functools.cache
+def _tokenizer():
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    return Tokenizer13a()
 
 
 @functools.cache

@@ -1,0 +1,138 @@
+"""Two runs side by side: differences, their intervals, and the chance that they mean nothing."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import permutation_test
+
+from umit_jax.eval.bootstrap import compare as paired
+from umit_jax.eval.bootstrap import mean
+from umit_jax.eval.compare import ComparisonError, compare, holm
+from umit_jax.eval.metrics import Item
+from umit_jax.eval.metrics.classify import classification
+from umit_jax.targets import options_target
+
+OPTIONS = ["a", "b", "c"]
+
+
+def line(i, said, truth=0, **more):
+    target = options_target(OPTIONS, truth, 0)
+    about = {"id": str(i), "task": "classification", "dataset": "d", "language": "en", "patient_id": f"p{i}"}
+    return {**about, "text": OPTIONS[said] if said is not None else "?", "truth": target, **more}
+
+
+def test_p_is_that_of_the_exact_permutation_test():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=8), rng.normal(size=8) + 0.8
+    exact = permutation_test((a, b), lambda x, y: y.mean() - x.mean(), permutation_type="samples", n_resamples=np.inf)
+    found = paired(mean(a), mean(b), range(8), resamples=20000)
+    assert found.value == pytest.approx(b.mean() - a.mean())
+    assert found.p == pytest.approx(exact.pvalue, abs=0.01)
+    assert 0.01 < exact.pvalue < 0.5
+
+
+def test_answers_of_one_patient_change_sides_together():
+    a, b = np.zeros(40), np.ones(40)
+    assert paired(mean(a), mean(b), range(40)).p < 0.001
+    four = paired(mean(a), mean(b), [i // 10 for i in range(40)], resamples=20000)
+    assert four.p == pytest.approx(2 / 16, abs=0.01)  # of 2 ** 4 exchanges only all and none differ as much
+
+
+def test_the_interval_of_a_difference_is_that_of_paired_patients():
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=300) * 10
+    b = a + rng.normal(size=300) * 0.1 + 0.05  # far apart between patients, close within one
+    found = paired(mean(a), mean(b), range(300))
+    half = 1.96 * (b - a).std() / np.sqrt(300)
+    assert found.ci95 == pytest.approx((found.value - half, found.value + half), abs=0.2 * half)
+
+
+def test_classes_that_only_one_run_names_are_counted_in_their_own_columns():
+    truth = [0, 0, 1, 1]
+    runs = [[0, 0, 0, 0], [2, 1, 1, 1]]
+    one, two = (
+        classification(
+            [
+                Item(options_target(OPTIONS, t, 0), options_target(OPTIONS, s, 0))
+                for t, s in zip(truth, said, strict=True)
+            ]
+        )["macro_f1"]
+        for said in runs
+    )
+    both = one.beside(two)
+    assert both.value(both.sums_NK[:4].sum(0)) == pytest.approx(one.point)
+    assert both.value(both.sums_NK[4:].sum(0)) == pytest.approx(two.point)
+    # by hand: a 4/6 and b 0 of the first run; a 0, b 4/5 and c 0 of the second
+    assert (one.point, two.point) == pytest.approx((1 / 3, 4 / 15))
+
+
+def test_a_better_run_is_named_and_equal_runs_are_not():
+    good, bad = [line(i, 0) for i in range(40)], [line(i, 1 if i % 2 else 0) for i in range(40)]
+    rows = {row["metric"]: row for row in compare(bad, good) if row["language"] == "all"}
+    accuracy = rows["accuracy"]
+    assert (accuracy["a"], accuracy["b"], accuracy["difference"], accuracy["better"]) == (0.5, 1, 0.5, "b")
+    assert (accuracy["n"], accuracy["n_patients"], accuracy["mode"], accuracy["schema"]) == (40, 40, "strict", 1)
+    assert accuracy["p"] < accuracy["p_holm"] < 0.05
+    assert (rows["unparsed"]["difference"], rows["unparsed"]["p"], rows["unparsed"]["better"]) == (0, 1, None)
+    assert {row["better"] for row in compare(good, good)} == {None}
+    swapped = {row["metric"]: row["better"] for row in compare(good, bad) if row["language"] == "all"}
+    assert swapped["accuracy"] == "a"
+
+
+def test_fewer_unparsed_answers_are_better():
+    some, none = [line(i, None) for i in range(40)], [line(i, 1) for i in range(40)]
+    rows = {row["metric"]: row for row in compare(some, none) if row["language"] == "en"}
+    assert (rows["unparsed"]["difference"], rows["unparsed"]["better"]) == (-1, "b")
+    assert rows["accuracy"]["better"] is None
+
+
+def test_the_second_run_may_be_in_another_order():
+    a, b = [line(i, i % 3) for i in range(12)], [line(i, (i + 1) % 3) for i in range(12)]
+    assert compare(a, b) == compare(a, b[::-1])
+
+
+@pytest.mark.parametrize(
+    ("b", "message"),
+    [
+        ([line(0, 0)], "2 questions only in the first run, such as id '1'"),
+        ([line(i, 0) for i in range(4)], "1 question only in the second run, such as id '3'"),
+        ([line(0, 0), line(1, 0), line(2, 0, truth=1)], "id '2': truth differs between the two runs"),
+        ([line(0, 0), line(1, 0, patient_id="q"), line(2, 0)], "id '1': patient_id differs"),
+    ],
+)
+def test_runs_over_other_questions_are_refused(b, message):
+    with pytest.raises(ComparisonError, match=message):
+        compare([line(i, 0) for i in range(3)], b)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, None, 0.04, 0.03]) == [0.03, None, 0.06, 0.06]
+    assert holm([0.6, 0.7]) == [1, 1]
+
+
+def test_one_patient_has_a_difference_and_no_chance():
+    rows = compare([line(i, 0, patient_id="p") for i in range(3)], [line(i, 1, patient_id="p") for i in range(3)])
+    assert {(row["ci95"], row["p"], row["p_holm"], row["better"]) for row in rows} == {(None, None, None, None)}
+    assert {row["difference"] for row in rows if row["metric"] == "accuracy"} == {-1}
+
+
+def test_umit_score_compares_two_files_or_two_runs(tmp_path, capsys):
+    from launch.cli import main
+
+    runs = {"a": [line(i, 1) for i in range(20)], "b": [line(i, 0) for i in range(20)]}
+    for name, lines in runs.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "predictions.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    pair = [str(tmp_path / "a" / "predictions.jsonl"), str(tmp_path / "b")]
+    assert main(["score", *pair, "--out", str(tmp_path / "out"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert summary["rows"] == len(rows)
+    assert summary["better"] == {"a": 0, "b": sum(row["better"] == "b" for row in rows)}
+    assert summary["better"]["b"] > 0
+    assert main(["score", *pair, pair[0], "--out", str(tmp_path / "no")]) == 2
+    assert main(["score", pair[0], "--mode", "lenient", "--out", str(tmp_path / "no")]) == 2
+    assert not (tmp_path / "no").exists()
+    assert [len(list(group)) for _, group in itertools.groupby(capsys.readouterr().err.splitlines())] == [1, 1]

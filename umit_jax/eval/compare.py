@@ -1,0 +1,82 @@
+"""Two runs over the same questions: every metric of both, and whether their difference could be chance.
+
+| key of a row      | meaning                                                                                |
+| a, b, difference  | the metric of either run, and b - a                                                    |
+| ci95              | of the difference, over resampled patients (the same patients in both runs)            |
+| p                 | two-sided, from exchanging the runs' answers patient by patient (bootstrap.compare)    |
+| p_holm            | p corrected for the number of rows with one (Holm 1979)                                |
+| better            | "a", "b", or null where the direction is not known at p_holm < 0.05                    |
+
+Other keys are those of scores.json. ci95 and p are null with fewer than two patients.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from umit_jax.eval.bootstrap import compare as paired
+from umit_jax.eval.modes import check_modes
+from umit_jax.eval.predictions import Prediction, identity
+from umit_jax.eval.score import SCHEMA, clusters, grouped, n_patients, statistics
+
+LEVEL = 0.05
+
+
+class ComparisonError(ValueError):
+    """Two files of predictions that are not about the same questions; the message names the first difference."""
+
+
+def compare(a: Sequence[Prediction], b: Sequence[Prediction], *, modes: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One row for each metric that both runs have; rows of a metric that only one has are left out.
+
+    Raises ComparisonError where a question is in one file only, or its truth or patient differ.
+    """
+    modes = check_modes(modes)
+    b = _in_order(a, b)
+    place = {identity(prediction): i for i, prediction in enumerate(a)}
+    rows = []
+    for about, members in grouped(a):
+        others = [b[place[identity(prediction)]] for prediction in members]
+        ours, theirs = statistics(about, members, modes), statistics(about, others, modes)
+        for mode, metric in ours:
+            if (mode, metric) in theirs:
+                pair = ours[mode, metric], theirs[mode, metric]
+                found = paired(*pair, clusters(members))
+                row = {"schema": SCHEMA, **about, "metric": metric, "mode": mode, "a": pair[0].point}
+                row |= {"b": pair[1].point, "difference": found.value, "ci95": found.ci95 and list(found.ci95)}
+                row |= {"p": found.p, "n": pair[0].count, "n_patients": n_patients(members)}
+                rows.append((row, pair[0].higher_is_better))
+    for (row, higher_is_better), corrected in zip(rows, holm([row["p"] for row, _ in rows]), strict=True):
+        row["p_holm"] = corrected
+        row["better"] = None
+        if corrected is not None and corrected < LEVEL and row["difference"]:
+            row["better"] = "b" if (row["difference"] > 0) == higher_is_better else "a"
+    return [row for row, _ in rows]
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction over the values that are known."""
+    known = sorted((value, i) for i, value in enumerate(p) if value is not None)
+    corrected: list[float | None] = [None] * len(p)
+    largest = 0.0
+    for rank, (value, i) in enumerate(known):
+        largest = max(largest, min(1.0, value * (len(known) - rank)))
+        corrected[i] = largest
+    return corrected
+
+
+def _in_order(a: Sequence[Prediction], b: Sequence[Prediction]) -> list[Prediction]:
+    """b in the order of a."""
+    found = {identity(prediction): prediction for prediction in b}
+    missing = [p for p in a if identity(p) not in found]
+    known = {identity(prediction) for prediction in a}
+    spare = [p for p in b if identity(p) not in known]
+    for side, only in (("first", missing), ("second", spare)):
+        if only:
+            count = f"{len(only)} question{'s' if len(only) > 1 else ''}"
+            raise ComparisonError(f"{count} only in the {side} run, such as id {only[0]['id']!r}: nothing is compared")
+    for one in a:
+        other = found[identity(one)]
+        for field in ("truth", "patient_id", "heldout", "synthetic"):
+            if one.get(field) != other.get(field):
+                raise ComparisonError(f"id {one['id']!r}: {field} differs between the two runs")
+    return [found[identity(prediction)] for prediction in a]

@@ -1,0 +1,84 @@
+"""Every metric there is: which convention computes it, for which truth and task. docs/metrics.md defines each.
+
+"strict" is always computed. The other modes follow another project's script to the letter, its faults included, so
+that a number can stand beside that project's tables; where a mode says nothing about a task it gives no row.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from umit_jax.eval.bootstrap import Statistic
+from umit_jax.eval.metrics import Item, classify, detect, landmark, probability, report, vqa
+
+STRICT = "strict"
+
+
+def _never_missing() -> str | None:
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Metrics that one function computes together.
+
+    kind: of the truth. tasks: those it is for; None: every task but VQA. names: all the metrics it may return; it
+    leaves out those that the items say nothing about. dims: number of axes, None: any. missing: why it cannot be
+    computed on this machine, or None where it can.
+    """
+
+    mode: str
+    kind: str
+    tasks: tuple[str, ...] | None
+    names: tuple[str, ...]
+    score: Callable[[Sequence[Item]], dict[str, Statistic]]
+    dims: int | None = None
+    missing: Callable[[], str | None] = _never_missing
+
+    def fits(self, task: str, kind: str, dims: int | None) -> bool:
+        of_task = task != "vqa" if self.tasks is None else task in self.tasks
+        return of_task and kind == self.kind and self.dims in (None, dims)
+
+
+VQA = ("vqa",)
+ANY = ("vqa", "report", "classification", "detection", "landmark", "caption", "comparison")
+
+FAMILIES = (
+    Family(STRICT, "options", VQA, ("closed_accuracy",), vqa.closed),
+    Family(STRICT, "options", None, ("accuracy", "macro_f1"), classify.classification),
+    Family(STRICT, "options", ANY, probability.NAMES, probability.probabilities),
+    Family(STRICT, "text", VQA, ("token_f1", "token_recall", "exact_match"), vqa.open_ended),
+    Family(STRICT, "text", None, report.NAMES, report.report),
+    Family(STRICT, "boxes", ANY, detect.NAMES, detect.detection),
+    Family(STRICT, "points", ANY, landmark.NAMES, landmark.landmarks),
+)
+UNPARSED = "unparsed"  # beside every strict family: the fraction of answers that could not be read
+MODES = tuple(dict.fromkeys(family.mode for family in FAMILIES))
+
+
+class ModeError(ValueError):
+    """A mode that does not exist or cannot be computed here; the message names it."""
+
+
+def check_modes(modes: Sequence[str]) -> tuple[str, ...]:
+    """The modes to compute, "strict" first. Raises ModeError for one that does not exist, and for one of which
+    nothing can be computed on this machine."""
+    for mode in modes:
+        if mode not in MODES:
+            raise ModeError(f"mode: expected one of {', '.join(MODES)}, found {mode!r}")
+        reasons = [family.missing() for family in FAMILIES if family.mode == mode]
+        if all(reasons):
+            raise ModeError(f"mode: {mode} cannot be computed here: {reasons[0]}")
+    return tuple(dict.fromkeys((STRICT, *modes)))
+
+
+def families(modes: Sequence[str], task: str, kind: str, dims: int | None) -> list[Family]:
+    """Those of the modes that say something about such a truth."""
+    return [family for family in FAMILIES if family.mode in modes and family.fits(task, kind, dims)]
+
+
+def registry() -> list[dict[str, Any]]:
+    """One row per (mode, metric): what docs/metrics.md must list."""
+    rows = [{"mode": family.mode, "metric": name} for family in FAMILIES for name in family.names]
+    rows.append({"mode": STRICT, "metric": UNPARSED})
+    return [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]
