@@ -275,7 +275,6 @@ def test_refusal_comes_before_any_weight_is_read(tmp_path, capsys, monkeypatch):
     def read(*_):
         raise AssertionError("a weight was read")
 
-    monkeypatch.setattr(tensorfile.Stored, "load", read)
     monkeypatch.setattr(tensorfile.Stored, "map", read)
     source = hub.write_model(tmp_path / "hub", tied=False)
     message = missing(source)
@@ -330,20 +329,16 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it ignored
 from launch import cli
 from umit_jax.convert import tensorfile
-load = tensorfile.Stored.load
-write = tensorfile.write_file
-def slow_load(self, into=None):
+look, write = tensorfile.Stored.map, tensorfile._write_all
+def slow_map(self):
     print("reading", flush=True)
     time.sleep(0.5)
-    return load(self, into)
-def slow_values(values):
-    for value in values:
-        print("writing", flush=True)
-        time.sleep(0.5)
-        yield value
-tensorfile.Stored.load = slow_load
-import umit_jax.convert.to_hf as to_hf
-to_hf.write_file = lambda path, specs, values, report: write(path, specs, slow_values(values), report)
+    return look(self)
+def slow_write(*args):
+    print("writing", flush=True)
+    time.sleep(0.5)
+    write(*args)
+tensorfile.Stored.map, tensorfile._write_all = slow_map, slow_write
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -13,8 +13,7 @@ import pytest
 
 from tests.export import hub
 from tests.launch.conftest import ROOT
-from umit_jax.convert.from_hf import flat, open_model, place
-from umit_jax.convert.tensorfile import Stored
+from umit_jax.convert.from_hf import flat, open_model, place, with_report
 from umit_jax.model.param import abstract_params, logical_axes
 from umit_jax.parallel.mesh import make_mesh
 from umit_jax.parallel.rules import shardings
@@ -44,23 +43,19 @@ def test_every_device_holds_its_part_and_nothing_else_is_read(model, axes):
     assert sum(pieces) == own == model.nbytes
 
 
-def test_one_device_s_part_touches_only_its_bytes(model, monkeypatch):
+def test_one_device_s_part_touches_only_its_bytes(model):
     """The part that one device of eight holds, cut from the middle of the files."""
-    whole = Stored.load
-    monkeypatch.setattr(Stored, "load", lambda self, into=None: pytest.fail(f"{self.name} was read whole"))
     wanted = flat(shardings_of(model, {"fsdp": 8}))
     device = jax.devices()[5]
-    read = expected = sharded = 0
-    for path, leaf in model.leaves.items():
+    pieces: list[int] = []
+    expected = sharded = 0
+    for path, leaf in with_report(model, pieces.append).items():
         index = wanted[path].devices_indices_map(leaf.shape)[device]
         part = leaf.read(index)
-        with monkeypatch.context() as undone:
-            undone.setattr(Stored, "load", whole)
-            np.testing.assert_array_equal(part, leaf.read()[index])
-        read += part.nbytes
+        np.testing.assert_array_equal(part, model.leaves[path].read()[index])
         expected += math.prod(wanted[path].shard_shape(leaf.shape)) * leaf.dtype.itemsize
         sharded += part.shape != leaf.shape
-    assert read == expected < model.nbytes / 4
+    assert sum(pieces) == expected < model.nbytes / 4
     assert sharded > 10
 
 
@@ -76,7 +71,7 @@ import jax
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 import numpy as np
-from umit_jax.convert.from_hf import flat, open_model, place
+from umit_jax.convert.from_hf import flat, open_model, place, with_report
 from umit_jax.model.param import abstract_params, logical_axes
 from umit_jax.parallel.mesh import make_mesh
 from umit_jax.parallel.rules import shardings

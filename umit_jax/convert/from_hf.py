@@ -6,18 +6,19 @@ that neither a file nor the model has to be in memory.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from umit_jax.convert.keymap import THREADS, Tensor, copy_blocks, hf_view, hub_name, tensors, to_ours
+from umit_jax.convert.keymap import Tensor, copy_blocks, hf_view, hub_name, tensors, to_ours
 from umit_jax.convert.tensorfile import CheckpointError, Stored
 from umit_jax.convert.weights import find_tensors, read_json
 from umit_jax.model.config import ConfigError, ModelConfig
+from umit_jax.pieces import for_each, rows_of, scratch
 
 Report = Callable[[int], Any]
 _HEAD, _EMBEDDING = "decoder/head/kernel", "decoder/embed/embedding"
@@ -38,31 +39,42 @@ class Leaf:
 
     def read(self, index: tuple[slice, ...] | None = None) -> np.ndarray:
         """The parameter, or the part that `index` cuts from it: no other bytes are looked at."""
-        whole = index is None
         index = (slice(None),) * len(self.shape) if index is None else index
+        out = np.empty(_shape_of(self.shape, index), self.dtype)
+        fills = self._fills(out, index)
+        for_each(lambda fill: fill(), fills)
+        return out
+
+    def each(self, rows: int, use: Callable[[slice, np.ndarray], Any]) -> None:
+        """use(part, values) for every `rows` rows of the first axis, in several threads and any order; values are
+        another's as soon as `use` returns."""
+
+        def piece(part: slice) -> None:
+            index = (part, *[slice(None)] * (len(self.shape) - 1))
+            out = scratch("turned", _shape_of(self.shape, index), self.dtype)
+            for fill in self._fills(out, index):
+                fill()
+            use(part, out)
+
+        for_each(piece, rows_of(self.shape[0], rows))
+
+    def _fills(self, out: np.ndarray, index: tuple[slice, ...]) -> list[Callable[[], None]]:
+        """What has to be called to fill `out` with this part: for every layer, or once."""
         stacked = self.parts[0][0].layer is not None
         chosen = self.parts[index[0]] if stacked else self.parts
         within = index[1:] if stacked else index
-        out = np.empty(_shape_of(self.shape, index), self.dtype)
 
-        def fill(place: int) -> None:
-            tensor, stored = chosen[place]
+        def fill(tensor: Tensor, stored: Stored, target: np.ndarray) -> None:
             shape, order = hf_view(tensor)
-            target = out[place : place + 1] if stacked else out
-            if whole and self.dtype == stored.dtype and order == tuple(sorted(order)):
-                self.report(stored.load(target).nbytes)
-                return
             there = [slice(None)] * len(shape)
             for ours, theirs in enumerate(order):
                 there[theirs] = within[ours]
-            # A whole tensor is faster read than mapped, and mapped pages would count as this process's memory.
-            part = (stored.load() if whole else stored.map()).reshape(shape)[tuple(there)].transpose(order)
-            copy_blocks(target[0] if stacked else target, part)
+            part = stored.map().reshape(shape)[tuple(there)].transpose(order)
+            copy_blocks(target, part)
             self.report(part.nbytes)
 
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(fill, range(len(chosen))))
-        return out
+        targets = out if stacked else [out]
+        return [functools.partial(fill, *part, target) for part, target in zip(chosen, targets, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,6 @@ uses in memory to them.
 """
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ from umit_jax.model import families
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import abstract_params
 
-THREADS = min(4, os.cpu_count() or 1)  # that copy layers at the same time
 _BLOCK_WIDTH = 128
 
 
@@ -76,15 +74,20 @@ def to_ours(tensor: Tensor, value: np.ndarray) -> np.ndarray:
     return value.reshape(shape).transpose(order)
 
 
-def to_hf(tensor: Tensor, value: np.ndarray) -> np.ndarray:
+def to_hf(tensor: Tensor, value: np.ndarray, into: np.ndarray | None = None) -> np.ndarray:
+    """In new memory, or in an array of the tensor's shape."""
     shape, order = hf_view(tensor)
-    made = np.empty(shape, value.dtype)
-    copy_blocks(made.transpose(order), value)
-    return made.reshape(tensor.shape)
+    made = np.empty(tensor.shape, value.dtype) if into is None else into
+    copy_blocks(made.reshape(shape).transpose(order), value)
+    return made
 
 
 def copy_blocks(out: np.ndarray, value: np.ndarray) -> None:
-    """out[...] = value; where one is a transposed view, in blocks that stay in the cache: five times as fast."""
+    """out[...] = value; where one is a transposed view, in blocks that stay in the cache: five times as fast. Values
+    of one dtype are copied as unsigned integers: numpy has a loop of its own for those, bfloat16 goes through a call
+    for each value."""
+    if out.dtype == value.dtype:
+        out, value = (array.view(f"u{array.dtype.itemsize}") for array in (out, value))
     if out.ndim < 2 or (out.flags.c_contiguous and value.flags.c_contiguous):
         out[...] = value
         return

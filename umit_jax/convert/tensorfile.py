@@ -8,9 +8,12 @@
 The library reads and writes whole files; here neither a file nor a stacked parameter has to be in memory.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,20 +42,6 @@ class Stored(NamedTuple):
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
-
-    def load(self, into: np.ndarray | None = None) -> np.ndarray:
-        """The tensor, read into new memory or into a row-major array of as many values."""
-        value = np.empty(self.shape, self.dtype) if into is None else into
-        with self.file.open("rb", buffering=0) as file:
-            file.seek(self.offset)
-            data = value.reshape(-1).view(np.uint8).data
-            done = 0
-            while done < len(data):  # one call reads 2 GiB at most
-                count = file.readinto(data[done:])
-                if not count:
-                    raise CheckpointError(f"{self.file}: tensor {self.name}: the file ended while it was read")
-                done += count
-        return value
 
     def map(self) -> np.ndarray:
         """The tensor as it lies in the file; pages are read when they are looked at."""
@@ -143,10 +132,13 @@ def _stored(path: Path, name: str, entry: dict[str, Any], begin: int, data: int)
     return stored, last
 
 
-def write_file(
-    path: Path, specs: Sequence[Spec], values: Iterable[np.ndarray], report: Callable[[int], Any] = lambda _: None
-) -> None:
-    """Writes a file whose tensors come one after the other. report: called with the bytes of every piece written."""
+Put = Callable[[str, np.ndarray, int], None]
+
+
+@contextlib.contextmanager
+def new_file(path: Path, specs: Sequence[Spec]) -> Iterator[Put]:
+    """A file whose tensors come in any order, also in parts and from several threads: put(name, values, at) writes
+    values from byte `at` of the tensor on."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for spec in specs:
@@ -155,10 +147,35 @@ def write_file(
         begin = offsets[1]
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+    places = {spec.name: (8 + len(header) + entries[spec.name]["data_offsets"][0], spec) for spec in specs}
+    left = begin
+
+    def put(name: str, values: np.ndarray, at: int = 0) -> None:
+        nonlocal left
+        offset, spec = places[name]
+        assert values.dtype == spec.dtype, (spec, values.dtype)
+        assert at + values.nbytes <= spec.nbytes, (spec, values.shape, at)
+        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        for start in range(0, len(data), _SLICE):
+            _write_all(file.fileno(), data[start : start + _SLICE].data, offset + at + start)
+        with lock:
+            left -= len(data)
+
+    lock = threading.Lock()
+    with path.open("wb", buffering=0) as file:
+        _write_all(file.fileno(), len(header).to_bytes(8, "little") + header, 0)
+        yield put
+    assert left == 0, f"{path}: {left} bytes were not written"
+
+
+def _write_all(file: int, data: memoryview | bytes, offset: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(file, data[done:], offset + done)
+
+
+def write_file(path: Path, specs: Sequence[Spec], values: Iterable[np.ndarray]) -> None:
+    """A file whose tensors come one after the other."""
+    with new_file(path, specs) as put:
         for spec, value in zip(specs, values, strict=True):
-            assert (value.shape, value.dtype) == (spec.shape, spec.dtype), (spec, value.shape, value.dtype)
-            data = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-            for start in range(0, len(data), _SLICE):
-                report(file.write(data[start : start + _SLICE].data))
+            put(spec.name, value, 0)

@@ -1,16 +1,15 @@
 """Writes a Hugging Face directory that AutoModelForImageTextToText and AutoProcessor load.
 
 Weights carry the hub's names, in files of at most `shard_bytes` with model.safetensors.index.json when there is more
-than one. Parameters are read one by one and written at once; the directory gets its name when it is whole.
+than one. Parameters are read, turned and written piece by piece; the directory gets its name when it is whole.
 
 A tensor keeps the dtype of its parameter. That of a model that was imported goes back to the dtype it was imported in
 where that loses nothing, so that an import that was not trained leaves as it came, tensor by tensor.
 """
 
-import collections
-import itertools
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,13 +19,15 @@ from tqdm import tqdm
 from umit_jax.convert import origin
 from umit_jax.convert.aside import whole_directory
 from umit_jax.convert.from_hf import flat
-from umit_jax.convert.keymap import THREADS, Tensor, tensors, to_hf
+from umit_jax.convert.keymap import Tensor, tensors, to_hf
 from umit_jax.convert.processor import write_companions, write_json
-from umit_jax.convert.tensorfile import Spec, write_file
+from umit_jax.convert.tensorfile import Put, Spec, new_file
 from umit_jax.convert.weights import INDEX
 from umit_jax.model.config import ModelConfig
+from umit_jax.pieces import for_each, rows_at_once, rows_of, scratch
 
 SHARD_BYTES = 5 * 10**9
+Use = Callable[[slice, np.ndarray], Any]
 
 
 class Written(NamedTuple):
@@ -36,11 +37,14 @@ class Written(NamedTuple):
 
 
 class Source(Protocol):
-    """Parameters by path, read one at a time."""
+    """Parameters by path, read piece by piece."""
 
     @property
     def dtypes(self) -> Mapping[str, np.dtype]: ...
-    def read(self, path: str) -> np.ndarray: ...
+    def each(self, path: str, use: Use, *, whole: bool = False) -> None:
+        """use(part, values) for every few rows of the first axis, in several threads and any order; `whole`: once, for
+        all of it. values are another's as soon as `use` returns."""
+        ...
 
 
 class TreeSource:
@@ -50,44 +54,10 @@ class TreeSource:
         self._leaves = flat(params)
         self.dtypes = {path: np.dtype(leaf.dtype) for path, leaf in self._leaves.items()}
 
-    def read(self, path: str) -> np.ndarray:
-        return np.asarray(self._leaves[path])
-
-
-class _Last:
-    """The source with the parameter read last at hand: its layers are asked for one after the other."""
-
-    def __init__(self, source: Source):
-        self._source, self._path, self._value = source, "", np.empty(0)
-
-    def parameter(self, path: str) -> np.ndarray:
-        if self._path != path:
-            self._value = np.empty(0)  # gone before the next one comes
-            self._value = self._source.read(path)
-            self._path = path
-        return self._value
-
-    def tensor(self, tensor: Tensor) -> np.ndarray:
-        """One Hugging Face tensor's values, in our layout and dtype."""
-        value = self.parameter(tensor.entry.path)
-        return value if tensor.layer is None else value[tensor.layer]
-
-    def values(self, shard: list[tuple[Spec, Tensor]]) -> Iterator[np.ndarray]:
-        """The tensors as they are written. A few layers of one parameter are turned while the one before is written;
-        the next parameter is read when all of this one are done."""
-
-        def turn(tensor: Tensor, value: np.ndarray, dtype: np.dtype) -> np.ndarray:
-            return to_hf(tensor, value.astype(dtype, copy=False))
-
-        with ThreadPoolExecutor(THREADS) as pool:
-            for _, group in itertools.groupby(shard, key=lambda item: item[1].entry.path):
-                turning: collections.deque[Future[np.ndarray]] = collections.deque()
-                for spec, tensor in group:
-                    turning.append(pool.submit(turn, tensor, self.tensor(tensor), spec.dtype))
-                    if len(turning) > THREADS:
-                        yield turning.popleft().result()
-                while turning:
-                    yield turning.popleft().result()
+    def each(self, path: str, use: Use, *, whole: bool = False) -> None:
+        value = np.asarray(self._leaves[path])
+        step = len(value) if whole else rows_at_once(value.shape, value.dtype)
+        for_each(lambda part: use(part, value[part]), rows_of(len(value), step))
 
 
 def write_hf(
@@ -130,13 +100,38 @@ def _dtypes(source: Source, config: ModelConfig, kept: origin.Origin, dtype: Any
     """The dtype to write each tensor in."""
     if dtype is not None:
         return {tensor.name: np.dtype(dtype) for tensor in tensors(config)}
-    last, chosen = _Last(source), {}
-    for tensor in tensors(config):
-        have = source.dtypes[tensor.entry.path]
-        want = kept.dtypes.get(tensor.name, have)
-        lossless = want == have or (want.itemsize < have.itemsize and _survives(last.tensor(tensor), want))
-        chosen[tensor.name] = want if lossless else have
+    chosen: dict[str, np.dtype] = {}
+    for path, group in _by_path(config).items():
+        have = source.dtypes[path]
+        want = {tensor.name: kept.dtypes.get(tensor.name, have) for tensor in group}
+        narrower = {name for name, dtype in want.items() if dtype.itemsize < have.itemsize}
+        chosen |= {name: dtype if name in narrower else have for name, dtype in want.items()}
+        if narrower:
+            source.each(path, functools.partial(_widen, group, have, chosen))
     return chosen
+
+
+def _widen(group: list[Tensor], have: np.dtype, chosen: dict[str, np.dtype], part: slice, values: np.ndarray) -> None:
+    """Puts `have` back for the tensors of which a narrower dtype would lose something."""
+    for tensor, value, _ in _tensors_of(group, part, values):
+        if chosen[tensor.name] != have and not _survives(value, chosen[tensor.name]):
+            chosen[tensor.name] = have
+
+
+def _by_path(config: ModelConfig) -> dict[str, list[Tensor]]:
+    """The tensors that each parameter is made of: one, or one a layer."""
+    groups: dict[str, list[Tensor]] = {}
+    for tensor in tensors(config):
+        groups.setdefault(tensor.entry.path, []).append(tensor)
+    return groups
+
+
+def _tensors_of(group: list[Tensor], part: slice, values: np.ndarray) -> Iterator[tuple[Tensor, np.ndarray, int]]:
+    """(tensor, its values in our layout, the first of its rows there) of rows `part` of a parameter."""
+    if group[0].layer is None:
+        yield group[0], values, part.start
+    else:
+        yield from ((tensor, value, 0) for tensor, value in zip(group[part], values, strict=True))
 
 
 def _survives(value: np.ndarray, dtype: np.dtype) -> bool:
@@ -154,18 +149,39 @@ def _write_weights(
     shard_bytes: int,
 ) -> Written:
     shards = list(_shards(config, dtypes, kept.copies, shard_bytes))
+    puts: dict[str, list[tuple[str, Put]]] = {}  # of each tensor: the names and files it goes to
     where: dict[str, str] = {}
     total = sum(spec.nbytes for shard in shards for spec, _ in shard)
-    with tqdm(total=total, unit="B", unit_scale=True, desc="export", disable=None) as bar:
-        last = _Last(source)
+    with contextlib.ExitStack() as files:
+        bar = files.enter_context(tqdm(total=total, unit="B", unit_scale=True, desc="export", disable=None))
         for number, shard in enumerate(shards, start=1):
             name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            write_file(out_dir / name, [spec for spec, _ in shard], last.values(shard), bar.update)
-            where |= {spec.name: name for spec, _ in shard}
+            put = files.enter_context(new_file(out_dir / name, [spec for spec, _ in shard]))
+            for spec, tensor in shard:
+                puts.setdefault(tensor.name, []).append((spec.name, put))
+                where[spec.name] = name
+
+        def write(group: list[Tensor], part: slice, values: np.ndarray) -> None:
+            for tensor, value, first in _tensors_of(group, part, values):
+                turned = _turned(tensor, value.astype(dtypes[tensor.name], copy=False))
+                for name, put in puts[tensor.name]:
+                    put(name, turned, first * (turned.nbytes // len(turned)))
+                    bar.update(turned.nbytes)
+
+        for path, group in _by_path(config).items():
+            turns = group[0].layer is None and group[0].entry.kind != "table"
+            source.each(path, functools.partial(write, group), whole=turns)
     if len(shards) > 1:
         write_json(out_dir / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
     names = [str(dtype) for dtype in dtypes.values()]
     return Written(len(where), total, {name: names.count(name) for name in sorted(set(names))})
+
+
+def _turned(tensor: Tensor, value: np.ndarray) -> np.ndarray:
+    """One tensor as it stands in a file, in memory of this thread; any rows of one that is the same there."""
+    if tensor.entry.kind in ("table", "vector"):
+        return value
+    return to_hf(tensor, value, scratch("turned", tensor.shape, value.dtype))
 
 
 def _shards(

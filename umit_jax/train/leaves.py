@@ -6,11 +6,11 @@ checksums. What is written is an ordinary checkpoints/0, for load_params and for
 """
 
 import dataclasses
+import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
@@ -19,12 +19,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.lora import ADAPTER, merge_kernel, plan, trainable
 from umit_jax.model.param import abstract_params
+from umit_jax.pieces import for_each, rows_at_once, rows_of, scratch
 from umit_jax.train.checkpoint import CheckpointError, check_same, read_data, reading, saved_parameters, saving, seal
 from umit_jax.train.weights import check_base, lora_of
 
 _CHUNK = 64_000_000  # bytes read at once at most, by a process that wants a part of a parameter
-_PIECE = 1 << 17  # values summed at once: they stay in the cache
-_NO_SYNC = ts.Context.Spec({"file_io_sync": False})  # the system writes when it sees fit, as for a copied file
+_PLACES = 1 << 17  # values summed at once: they stay in the cache
+_NO_SYNC = {"file_io_sync": False}  # the system writes when it sees fit, as for a copied file
+_MAPPED = {"file_io_mode": {"mode": "memmap"}}  # what is in the page cache is not copied to be looked at
+Use = Callable[[slice, np.ndarray], Any]
 
 
 class Readable(Protocol):
@@ -34,7 +37,10 @@ class Readable(Protocol):
     def shape(self) -> tuple[int, ...]: ...
     @property
     def dtype(self) -> np.dtype: ...
-    def read(self) -> np.ndarray: ...
+    def each(self, rows: int, use: Use) -> None:
+        """use(part, values) for every `rows` rows of the first axis, in several threads and any order; values are
+        another's as soon as `use` returns."""
+        ...
 
 
 class _Promise:
@@ -47,58 +53,77 @@ class _Promise:
 
 
 class _PromiseHandler(ocp.type_handlers.NumpyHandler):
-    """Writes promises one after the other and notes the checksum of each."""
+    """Writes promises one after the other, each piece by piece as a zarr array, and notes the checksum of each."""
 
     def __init__(self, sums: dict[str, int]):
-        super().__init__(deepcopy_host_arrays=False)
+        super().__init__()
         self._sums = sums
 
     async def serialize(self, values: Sequence[Any], infos: Sequence[Any], args: Sequence[Any] | None = None) -> Any:
-        for value, info, arg in zip(values, infos, args or [ocp.SaveArgs()] * len(values), strict=True):
-            array = value.leaf.read()
-            quick = info.replace(ts_context=ts.Context(_NO_SYNC, parent=info.ts_context))
-            written = list(await super().serialize([array], [quick], [arg]))
-            self._sums[info.name.replace(".", "/")] = checksum(array)  # while it is being written
-            while written:  # the futures hold the array: none may live on while the next one is read
-                written.pop().result()
-            del array
+        del args
+        for value, info in zip(values, infos, strict=True):
+            await info.await_path_creation()
+            kvstore = {"driver": "file", "path": f"{info.parent_dir}/{info.name}/"}
+            spec = {"driver": "zarr3", "kvstore": kvstore, "metadata": _array(value.shape, value.dtype)}
+            store = await ts.open(spec, create=True, context=ts.Context(_NO_SYNC))
+            self._sums[info.name.replace(".", "/")] = _write(value.leaf, store)
         return []
 
 
-class _Step:
-    shape, dtype = (), np.dtype(np.int32)
-
-    def read(self) -> np.ndarray:
-        return np.zeros(self.shape, self.dtype)
-
-
-def save_leaves(workdir: pathlib.Path, leaves: Mapping[str, Readable]) -> None:
-    """Writes parameters by path as checkpoints/0, for load_params. Raises SaveError, as when the disk is full.
+def _array(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, Any]:
+    """Zarr's description of an array in which a chunk is some rows of the first axis, or a part of one that is large.
 
     Not compressed: random-looking weights shrink little, and it would take longer than everything else together.
     """
+    chunk = [rows_at_once(shape, dtype), *shape[1:]]
+    if len(shape) > 1:
+        parts = -(-math.prod(chunk) * dtype.itemsize // _CHUNK)
+        chunk[1] = -(-chunk[1] // parts)
+    return {
+        "shape": shape,
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "codecs": [{"name": "bytes"}],
+    }
+
+
+def _write(leaf: Readable, store: ts.TensorStore) -> int:
+    """Writes a parameter and returns its checksum."""
+    sums: list[int] = []
+
+    def write(part: slice, values: np.ndarray) -> None:
+        written = store[part].write(values)
+        sums.append(checksum(values, part.start * (values.size // len(values))))  # while it is being written
+        written.result()
+
+    leaf.each(rows_at_once(leaf.shape, leaf.dtype), write)
+    return sum(sums) % 2**32
+
+
+def save_leaves(workdir: pathlib.Path, leaves: Mapping[str, Readable]) -> None:
+    """Writes parameters by path as checkpoints/0, for load_params. Raises SaveError, as when the disk is full."""
     sums: dict[str, int] = {}
     step = (workdir / "checkpoints" / "0").resolve()
-    tree = {"params": unflatten_dict(_promises(leaves), sep="/"), "frozen": {}, "opt": {}, "step": _Promise(_Step())}
-    registry = ocp.type_handlers.create_type_handler_registry((_Promise, _PromiseHandler(sums)))
-    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+    tree = {
+        "params": unflatten_dict(_promises(leaves), sep="/"),
+        "frozen": {},
+        "opt": {},
+        "step": np.zeros((), np.int32),
+    }
+    kinds = (_Promise, _PromiseHandler(sums)), (np.ndarray, ocp.type_handlers.NumpyHandler())
+    registry = ocp.type_handlers.create_type_handler_registry(*kinds)
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_ocdbt=False, use_zarr3=True)
     step.mkdir(parents=True)
     with saving(step):
         with ocp.Checkpointer(handler) as writer:
-            arguments = jax.tree.map(_chunked, tree)
-            writer.save(step / "state", args=ocp.args.PyTreeSave(tree, save_args=arguments))
+            writer.save(step / "state", args=ocp.args.PyTreeSave(tree))
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
-            data = seal({"position": 0, "totals": {}, "checksums": sums})
+            data = seal({"position": 0, "totals": {}, "checksums": {**sums, "step": 0}})
             writer.save(step / "data", args=ocp.args.JsonSave(data))
 
 
 def _promises(leaves: Mapping[str, Readable]) -> dict[str, _Promise]:
     return {path: _Promise(leaf) for path, leaf in leaves.items()}
-
-
-def _chunked(leaf: _Promise) -> ocp.SaveArgs:
-    """Stacked layers are stored a layer (or less) a chunk, so that a part can be read without the rest."""
-    return ocp.SaveArgs(chunk_byte_size=_CHUNK, shard_axes=(0,) if leaf.ndim > 2 else ())
 
 
 class LeafReader:
@@ -127,18 +152,52 @@ class LeafReader:
 
     def read(self, path: str) -> np.ndarray:
         """One parameter in the dtype it is saved in."""
+        found: list[np.ndarray] = []
+        self.each(path, lambda _, values: found.append(values), whole=True)
+        return found[0]
+
+    def each(self, path: str, use: Use, *, whole: bool = False) -> None:
+        """use(part, values) for every few rows of the first axis, in several threads and any order; `whole`: once, for
+        all of it. values are another's as soon as `use` returns.
+
+        Raises CheckpointError where it is damaged, which is known when all of it has been read.
+        """
         name, like = self._saved[path]
-        item = unflatten_dict({name: jax.ShapeDtypeStruct(like.shape, like.dtype)}, sep="/")
-        as_numpy = unflatten_dict({name: ocp.RestoreArgs(restore_type=np.ndarray)}, sep="/")
-        with reading(self._checkpoint), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            arguments = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
-            (array,) = jax.tree.leaves(reader.restore(self._checkpoint / "state", args=arguments))
-        found, expected = checksum(array), self._sums.get(name)
+        with reading(self._checkpoint):
+            store = _open(self._checkpoint / "state", name)
+        sums: list[int] = []
+
+        def load(part: slice, into: np.ndarray) -> np.ndarray:
+            with reading(self._checkpoint):
+                ts.array(into).write(store[part]).result()
+            sums.append(checksum(into, part.start * (into.size // len(into))))
+            return into
+
+        def piece(part: slice) -> None:
+            use(part, load(part, scratch("read", (part.stop - part.start, *shape[1:]), like.dtype)))
+
+        shape, chunk = tuple(like.shape), store.chunk_layout.read_chunk.shape[0]
+        few = rows_at_once(shape, like.dtype)
+        parts = rows_of(shape[0], shape[0] if whole else max(few // chunk, 1) * chunk)
+        if len(parts) > 1:
+            for_each(piece, parts)
+        else:  # one chunk has all layers: it is read once, and used piece by piece
+            value = load(parts[0], np.empty(shape, like.dtype))
+            for_each(lambda part: use(part, value[part]), parts if whole else rows_of(shape[0], few))
+        found, expected = sum(sums) % 2**32, self._sums.get(name)
         if found != expected:
             raise CheckpointError(
                 f"{self._checkpoint}: damaged checkpoint: {name}: expected checksum {expected}, found {found}"
             )
-        return array
+
+
+def _open(state: pathlib.Path, name: str) -> ts.TensorStore:
+    """One array as Orbax lays it out: in a database of all arrays, or in a folder of its own."""
+    folder = name.replace("/", ".") + "/"
+    kvstore: dict[str, Any] = {"driver": "file", "path": f"{state}/{folder}"}
+    if (state / "manifest.ocdbt").exists():
+        kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}, "path": folder}
+    return ts.open({"driver": "auto", "kvstore": kvstore}, open=True, context=ts.Context(_MAPPED)).result()
 
 
 class MergedLeaves:
@@ -156,18 +215,25 @@ class MergedLeaves:
     def dtypes(self) -> Mapping[str, np.dtype]:
         return self._base.dtypes
 
-    def read(self, path: str) -> np.ndarray:
+    def each(self, path: str, use: Use, *, whole: bool = False) -> None:
+        """As LeafReader.each."""
+        adapter = self._plan.adapters.get(path)
         if path in self._plan.full:
-            return self._own.read(path).astype(self.dtypes[path])
-        value, adapter = self._base.read(path), self._plan.adapters.get(path)
-        if adapter is None:
-            return value
-        value = value if value.flags.writeable else value.copy()
-        stem = path.removesuffix("kernel")
-        parts = value, *(self._own.read(f"{stem}{name}") for name in ADAPTER)
-        for kernel, a, b in zip(*parts, strict=True) if adapter.layout.layers else [parts]:
-            kernel[...] = np.asarray(merge_kernel(kernel, a, b, adapter))
-        return value
+            dtype = self.dtypes[path]
+            self._own.each(path, lambda part, values: use(part, values.astype(dtype)), whole=whole)
+        elif adapter is None:
+            self._base.each(path, use, whole=whole)
+        else:
+            stem = path.removesuffix("kernel")
+            a, b = (self._own.read(f"{stem}{name}") for name in ADAPTER)
+
+            def merge(part: slice, values: np.ndarray) -> None:
+                pairs = zip(values, a[part], b[part], strict=True) if adapter.layout.layers else [(values, a, b)]
+                for kernel, left, right in pairs:
+                    kernel[...] = np.asarray(merge_kernel(kernel, left, right, adapter))
+                use(part, values)
+
+            self._base.each(path, merge, whole=whole or not adapter.layout.layers)
 
 
 def open_leaves(
@@ -180,12 +246,15 @@ def open_leaves(
     return MergedLeaves(checkpoint, config, base)
 
 
-def checksum(array: np.ndarray) -> int:
-    """train.checkpoint.checksums of one array, on the host: sum of bits x (2 x place + 1) modulo 2**32."""
+def checksum(array: np.ndarray, first: int = 0) -> int:
+    """train.checkpoint.checksums of one array, on the host: sum of bits x (2 x place + 1) modulo 2**32. first: place of
+    the first value, of a part of an array."""
     bits = np.ascontiguousarray(array).reshape(-1).view(np.dtype(f"u{array.dtype.itemsize}"))
-    odd = 2 * np.arange(min(_PIECE, bits.size), dtype=np.uint32) + 1
-    total = 0
-    for start in range(0, bits.size, _PIECE):
-        piece = bits[start : start + _PIECE].astype(np.uint32)
-        total += int(np.dot(piece, odd[: piece.size])) + 2 * start * int(piece.sum(dtype=np.uint32))
+    odd = 2 * np.arange(min(_PLACES, bits.size), dtype=np.uint32) + 1
+    total, products = 0, np.empty_like(odd)
+    for start in range(0, bits.size, _PLACES):
+        piece = bits[start : start + _PLACES]
+        np.multiply(piece, odd[: piece.size], out=products[: piece.size], dtype=np.uint32)
+        weighted, plain = (int(x.sum(dtype=np.uint32)) for x in (products[: piece.size], piece))
+        total += weighted + 2 * (first + start) * plain
     return total % 2**32
