@@ -85,6 +85,6 @@ def train() -> ml_collections.ConfigDict:
             "compute_dtype": "bfloat16",  # float32 on CPU, where bfloat16 is slower
             "remat": "full",
             "loss_chunk": 256,  # tokens of a row whose logits exist at once
-            "attention": "blockwise",
+            "attention": "auto",  # the platform's own kernel: splash (TPU), flash (GPU), blockwise (CPU)
         }
     )

@@ -143,13 +143,18 @@ _TOKENS = {
 }
 
 
+def published(name: str, **overrides: Any) -> ModelConfig:
+    """A size as it stands above, with overrides as ModelConfig.from_dict takes them."""
+    if name not in SIZES:
+        raise ConfigError(f"model: expected {' | '.join(SIZES)}, found {name!r}")
+    return ModelConfig.from_dict(SIZES[name], overrides)
+
+
 def model_config(name: str, tokenizer: Any, **overrides: Any) -> ModelConfig:
     """A size for a tokenizer (vocab_size, token_id(text)), with overrides as ModelConfig.from_dict takes them.
 
     The vocabulary is rounded up to a multiple of 128, so that it divides among devices.
     """
-    if name not in SIZES:
-        raise ConfigError(f"model: expected {' | '.join(SIZES)}, found {name!r}")
     own = {field: tokenizer.token_id(token) for field, token in _TOKENS.items()}
     own["text.vocab_size"] = -(-tokenizer.vocab_size // 128) * 128
-    return ModelConfig.from_dict(SIZES[name], own | overrides)
+    return published(name, **own | overrides)

@@ -33,6 +33,7 @@ COMMANDS = {
     "predict": ("launch.predict", "one question about PNG, JPEG, TIFF, DICOM or NIfTI files"),
     "launch": ("launch.launch", "the same training run as several processes or on a cluster"),
     "export": ("launch.export", "checkpoint -> Hugging Face directory"),
+    "compile": ("launch.compile", "compile the training step for a TPU slice, without one: memory, FLOPs, time"),
     "import": ("launch.import_hf", "Hugging Face directory -> checkpoint"),
 }
 FAILED, USAGE, PREEMPTED = 1, 2, 75

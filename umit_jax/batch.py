@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     vision_index_BS: Array
 
 
-_DTYPES = Batch(*(np.dtype(d) for d in ["i4", "i4", "i4", "i4", "f4", "i4", "u1", "i4", "i4", "i4"]))
+DTYPES = Batch(*(np.dtype(d) for d in ["i4", "i4", "i4", "i4", "f4", "i4", "u1", "i4", "i4", "i4"]))
 
 
 def batch_shapes(rows: int, tokens: int, patches: int, patch_values: int) -> Batch:
@@ -54,7 +54,7 @@ def batch_shapes(rows: int, tokens: int, patches: int, patch_values: int) -> Bat
 def empty_batch(rows: int, tokens: int, patches: int, patch_values: int) -> Batch:
     """All padding: segments 0, vision_index -1, weights 0."""
     shapes = batch_shapes(rows, tokens, patches, patch_values)
-    batch = Batch(*(np.zeros(shape, dtype) for shape, dtype in zip(shapes, _DTYPES, strict=True)))
+    batch = Batch(*(np.zeros(shape, dtype) for shape, dtype in zip(shapes, DTYPES, strict=True)))
     batch.vision_index_BS[:] = -1
     return batch
 
@@ -63,7 +63,7 @@ def check_batch(batch: Batch) -> Batch:
     """Returns the batch, or raises ValueError naming the field whose shape, dtype or content is wrong."""
     (rows, tokens), (_, patches, values) = np.shape(batch.tokens_BS), np.shape(batch.patches_BPC)
     expected = batch_shapes(rows, tokens, patches, values)
-    for name, array, shape, dtype in zip(Batch._fields, batch, expected, _DTYPES, strict=True):
+    for name, array, shape, dtype in zip(Batch._fields, batch, expected, DTYPES, strict=True):
         if tuple(array.shape) != shape or np.dtype(array.dtype) != dtype:
             raise ValueError(f"{name}: expected {dtype}{list(shape)}, found {array.dtype}{list(array.shape)}")
     if (np.asarray(batch.weights_BS)[np.asarray(batch.segments_BS) == 0] != 0).any():

@@ -84,7 +84,7 @@ def test_bfloat16_stays_near_float32_and_keeps_its_dtype(implementation):
     assert np.abs(out.astype(np.float32) - attention(q, k, v, **options)).max() < 0.05
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS if name != "flash"])
 def test_queries_may_be_fewer_than_keys_when_not_causal(implementation):
     q, k, v, _ = arrays(*SHAPES[2])
     segments = np.asarray(packed(SHAPES[2][-1]))
@@ -116,7 +116,7 @@ def test_segments_need_not_be_in_order():
 def test_what_cannot_be_computed_rightly_is_refused():
     q, k, v, _ = arrays(*SHAPES[3])
     segments = packed(SHAPES[3][-1])
-    with pytest.raises(ValueError, match=r"expected xla \| blockwise, found 'flesh'"):
+    with pytest.raises(ValueError, match=r"expected xla \| blockwise \| splash \| flash, found 'flesh'"):
         attention(q, k, v, q_segments=segments, k_segments=segments, causal=True, implementation="flesh")
     with pytest.raises(ValueError, match="'cudnn' takes no segments"):
         attention(q, k, v, q_segments=segments, k_segments=segments, causal=True, implementation="cudnn")

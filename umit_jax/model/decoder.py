@@ -14,7 +14,7 @@ from umit_jax.model.config import ModelConfig, TextConfig
 from umit_jax.model.layers import POSITION_BIAS, GatedMLP, RMSNorm
 from umit_jax.model.param import Linear, layer_list, normal, scan_layers, stack
 from umit_jax.model.rope import Table, mrope_table, rotate
-from umit_jax.ops.attention import attention
+from umit_jax.ops.attention import Implementation, attention
 from umit_jax.ops.cached_attention import cached_attention
 
 Caches = tuple[tuple[jax.Array, jax.Array], ...]  # keys (rotated) and values of each layer, (B, K, T, H)
@@ -78,7 +78,13 @@ class Decoder(nnx.Module):
         return (self.embed.embedding if self.head is None else self.head.kernel).get_value()
 
     def train(
-        self, x_BSD: jax.Array, positions_BS3: jax.Array, segments_BS: jax.Array, *, remat: str, implementation: str
+        self,
+        x_BSD: jax.Array,
+        positions_BS3: jax.Array,
+        segments_BS: jax.Array,
+        *,
+        remat: str,
+        implementation: Implementation,
     ) -> jax.Array:
         """Embedded tokens -> final normed hidden states."""
         rope = mrope_table(positions_BS3, self.config)
@@ -90,7 +96,7 @@ class Decoder(nnx.Module):
         return self.norm(scan_layers(layer, self.layers, x_BSD, remat)[0])
 
     def prefill(
-        self, x_BSD: jax.Array, positions_BS3: jax.Array, segments_BS: jax.Array, *, implementation: str
+        self, x_BSD: jax.Array, positions_BS3: jax.Array, segments_BS: jax.Array, *, implementation: Implementation
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """As train, and the keys and values to be cached: x_BSD, k_LBSKH, v_LBSKH (keys rotated)."""
         rope = mrope_table(positions_BS3, self.config)
@@ -128,7 +134,9 @@ def _write(cache_BKTH: jax.Array, new_B1KH: jax.Array, slot: jax.Array) -> jax.A
     return jax.lax.dynamic_update_slice(cache_BKTH, new_BK1H, (0, 0, slot, 0))
 
 
-def _causal(q: jax.Array, k: jax.Array, v: jax.Array, segments_BS: jax.Array, implementation: str) -> jax.Array:
+def _causal(
+    q: jax.Array, k: jax.Array, v: jax.Array, segments_BS: jax.Array, implementation: Implementation
+) -> jax.Array:
     return attention(
         q, k, v, q_segments=segments_BS, k_segments=segments_BS, causal=True, implementation=implementation
     )

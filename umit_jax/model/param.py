@@ -120,7 +120,8 @@ def scan_layers(
 
     if REMAT[remat] is not None:
         step = jax.checkpoint(step, policy=REMAT[remat], prevent_cse=False)
-    return jax.lax.scan(step, x, nnx.to_pure_dict(state))
+    with jax.named_scope("layers"):  # a program is read by these names (aot/hlo.py)
+        return jax.lax.scan(step, x, nnx.to_pure_dict(state))
 
 
 def layer_list(layers: Layer) -> list[Layer]:

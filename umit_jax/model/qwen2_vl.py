@@ -19,6 +19,7 @@ from umit_jax.model.decoder import Caches, Decoder
 from umit_jax.model.layers import LayerNorm
 from umit_jax.model.projector import Projector
 from umit_jax.model.vision import Qwen2VisionConfig, VisionTower, normalise
+from umit_jax.ops.attention import Implementation
 
 
 class Qwen2VL(nnx.Module):
@@ -37,7 +38,7 @@ class Qwen2VL(nnx.Module):
         *,
         compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
         remat: str = "none",
-        attention: str = "blockwise",
+        attention: Implementation = "blockwise",
     ) -> jax.Array:
         """What the decoder reads, (B, S, D): embedded tokens, with image features where vision_index_BS points."""
         x_BSD = self.decoder.embed_tokens(batch.tokens_BS, compute_dtype)
@@ -61,7 +62,7 @@ class Qwen2VL(nnx.Module):
         *,
         compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
         remat: str = "none",
-        attention: str = "blockwise",
+        attention: Implementation = "blockwise",
     ) -> jax.Array:
         """Final hidden states x_BSD in compute_dtype, for training and scoring.
 
@@ -75,7 +76,7 @@ class Qwen2VL(nnx.Module):
         batch: Batch,
         *,
         compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
-        attention: str = "blockwise",
+        attention: Implementation = "blockwise",
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """x_BSD, k_LBSKH, v_LBSKH for decoding from these rows (one prompt a row: segments 1, padding 0)."""
         x_BSD = self.embed(batch, compute_dtype=compute_dtype, attention=attention)

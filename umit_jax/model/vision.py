@@ -17,7 +17,7 @@ from umit_jax.model.config import ModelConfig, VisionConfig, get_value, require
 from umit_jax.model.layers import POSITION_BIAS, LayerNorm, VisionMLP
 from umit_jax.model.param import Linear, scan_layers, stack
 from umit_jax.model.rope import Table, rotate, vision_table
-from umit_jax.ops.attention import attention
+from umit_jax.ops.attention import Implementation, attention
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,9 @@ class VisionAttention(nnx.Module):
         self.qkv = Linear({"vision_embed": config.width}, {"_qkv": 3, **heads}, bias=True, bias_std=POSITION_BIAS)
         self.proj = Linear(heads, {"vision_embed": config.width}, bias=True, std=out_std)
 
-    def __call__(self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: str) -> jax.Array:
+    def __call__(
+        self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: Implementation
+    ) -> jax.Array:
         q, k, v = jnp.unstack(self.qkv(x_BPE), axis=2)
         out_BPNH = attention(
             rotate(q, rope),
@@ -77,7 +79,9 @@ class VisionBlock(nnx.Module):
         self.norm2 = LayerNorm(config.width)
         self.mlp = VisionMLP(config.width, hidden, depth * hidden**-0.5)
 
-    def __call__(self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: str) -> jax.Array:
+    def __call__(
+        self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: Implementation
+    ) -> jax.Array:
         x_BPE = x_BPE + self.attn(self.norm1(x_BPE), rope, segments_BP, implementation)
         return x_BPE + self.mlp(self.norm2(x_BPE))
 
@@ -89,7 +93,13 @@ class VisionTower(nnx.Module):
         self.blocks = stack(config.layers, VisionBlock(config))
 
     def __call__(
-        self, pixels_BPC: jax.Array, patch_hw_BP2: jax.Array, segments_BP: jax.Array, *, remat: str, implementation: str
+        self,
+        pixels_BPC: jax.Array,
+        patch_hw_BP2: jax.Array,
+        segments_BP: jax.Array,
+        *,
+        remat: str,
+        implementation: Implementation,
     ) -> jax.Array:
         """Normalised pixels in the compute dtype -> features (B, P, E). Features of padding mean nothing."""
         rope = vision_table(patch_hw_BP2, self.config)

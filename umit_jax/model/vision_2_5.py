@@ -22,6 +22,7 @@ from umit_jax.model.layers import GatedMLP, RMSNorm
 from umit_jax.model.param import Linear, scan_layers, stack
 from umit_jax.model.rope import VISION_THETA, Table, vision_table
 from umit_jax.model.vision import VisionAttention
+from umit_jax.ops.attention import Implementation
 
 NORM_EPS = 1e-6  # of every norm of the tower; config.json has none
 _MOST_WINDOWS = 1 << 9  # along one side of a frame: 57,344 pixels
@@ -105,7 +106,9 @@ class GatedVisionBlock(nnx.Module):
         out_std = depth * config.mlp_size**-0.5
         self.mlp = GatedMLP(config.width, config.mlp_size, out_std, prefix="vision_", bias=True)
 
-    def __call__(self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: str) -> jax.Array:
+    def __call__(
+        self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: Implementation
+    ) -> jax.Array:
         x_BPE = x_BPE + self.attn(self.norm1(x_BPE), rope, segments_BP, implementation)
         return x_BPE + self.mlp(self.norm2(x_BPE))
 
@@ -117,7 +120,13 @@ class WindowedVisionTower(nnx.Module):
         self.blocks = stack(config.layers, GatedVisionBlock(config))
 
     def __call__(
-        self, pixels_BPC: jax.Array, patch_hw_BP2: jax.Array, segments_BP: jax.Array, *, remat: str, implementation: str
+        self,
+        pixels_BPC: jax.Array,
+        patch_hw_BP2: jax.Array,
+        segments_BP: jax.Array,
+        *,
+        remat: str,
+        implementation: Implementation,
     ) -> jax.Array:
         """Normalised pixels in the compute dtype -> features (B, P, E). Features of padding mean nothing."""
         rope = vision_table(patch_hw_BP2, self.config)

@@ -1,20 +1,27 @@
 """Attention within segments: one entry, several implementations that give the same answer.
 
-| implementation | how                                                                  | for                     |
-| xla            | the whole score matrix at once                                       | reference, decoding     |
-| blockwise      | block by block, leaving out the blocks the mask kills (blockwise.py) | training, prefill       |
+| implementation | how                                                                  | for                      |
+| xla            | the whole score matrix at once                                       | reference, decoding      |
+| blockwise      | block by block, leaving out the blocks the mask kills (blockwise.py) | CPU; prefill everywhere  |
+| splash         | jax's splash kernel (kernels.py)                                     | training on TPU          |
+| flash          | jax's Pallas flash kernel (kernels.py); self-attention only          | training on GPU          |
 
 A query attends to keys of its own segment; segment 0 is padding, attends to nothing and gives zeros. Every
 implementation takes segments (rows are packed: without them, one patient's sample would read another's) and passes
-the same parity test on packed rows. Key-value head i serves query heads i*N/K to (i+1)*N/K - 1 without being repeated.
+the same parity test on packed rows; cuDNN's takes none and is refused. Key-value head i serves query heads i*N/K to
+(i+1)*N/K - 1 without being repeated (flash repeats it).
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from umit_jax.ops.blockwise import blockwise_attention
 
-IMPLEMENTATIONS = ("xla", "blockwise")
+IMPLEMENTATIONS = ("xla", "blockwise", "splash", "flash")
+Implementation = str | Callable[..., jax.Array]
+KERNELS = {"splash": "tpu", "flash": "gpu"}  # implementation -> the platform its kernel is for
 _WITHOUT_SEGMENTS = ("cudnn",)  # exist in jax, and would let packed samples read each other
 
 
@@ -26,14 +33,33 @@ def attention(
     q_segments: jax.Array,
     k_segments: jax.Array,
     causal: bool,
-    implementation: str = "blockwise",
+    implementation: Implementation = "blockwise",
 ) -> jax.Array:
     """softmax(q k / sqrt(H)) v within segments -> (B, S, N, H) in the dtype of q; the softmax is float32.
 
     q_segments (B, S), k_segments (B, T): int, 0 = padding. causal needs S == T: query i sees keys 0..i.
-    Raises ValueError for an implementation that is unknown or takes no segments, for causal with S != T, and for heads
-    that do not divide.
+    implementation: a name of the table, or a function of the same arguments (as parallel.attention.on_mesh gives).
+    Raises ValueError for an implementation that is unknown or takes no segments, for causal with S != T, for heads
+    that do not divide, and for flash with S != T.
     """
+    if not isinstance(implementation, str):
+        return implementation(q_BSNH, k_BTKH, v_BTKH, q_segments=q_segments, k_segments=k_segments, causal=causal)
+    return on_device(
+        q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal, implementation, platform=jax.default_backend()
+    )
+
+
+def on_device(
+    q_BSNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    q_segments: jax.Array,
+    k_segments: jax.Array,
+    causal: bool,
+    implementation: str,
+    platform: str,
+) -> jax.Array:
+    """attention by name, for one device of this platform: kernels of another one are interpreted."""
     queries, heads, keys, kv_heads = *q_BSNH.shape[1:3], *k_BTKH.shape[1:3]
     if causal and queries != keys:
         raise ValueError(f"causal attention: expected as many queries as keys, found {queries} and {keys}")
@@ -43,6 +69,18 @@ def attention(
         return _xla(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal)
     if implementation == "blockwise":
         return blockwise_attention(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal)
+    interpret = KERNELS.get(implementation) != platform
+    if implementation == "splash":
+        # imported here: Pallas takes half a second, which a command on a CPU need not wait for
+        from umit_jax.ops.kernels import splash_attention
+
+        return splash_attention(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal, interpret)
+    if implementation == "flash":
+        from umit_jax.ops.kernels import flash_attention
+
+        if queries != keys:
+            raise ValueError(f"attention: flash: expected as many queries as keys, found {queries} and {keys}")
+        return flash_attention(q_BSNH, k_BTKH, v_BTKH, q_segments, causal, interpret)
     if implementation in _WITHOUT_SEGMENTS:
         raise ValueError(f"attention: {implementation!r} takes no segments, so packed samples would read each other")
     raise ValueError(f"attention: expected {' | '.join(IMPLEMENTATIONS)}, found {implementation!r}")

@@ -25,7 +25,9 @@ def token_nll(
     order_BS = jnp.argsort(~counted_BS, axis=1, stable=True)
     chunk = min(chunk, x_BSD.shape[1])
     needed = -(-jnp.max(jnp.sum(counted_BS, axis=1)) // chunk)
-    return jnp.where(counted_BS, _nll(x_BSD, head_VD, targets_BS, order_BS, needed, chunk), 0.0)
+    with jax.named_scope("vocabulary_loss"):
+        nll_BS = _nll(x_BSD, head_VD, targets_BS, order_BS, needed, chunk)
+    return jnp.where(counted_BS, nll_BS, 0.0)
 
 
 def _forward(

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from umit_jax.batch import Batch
+from umit_jax.batch import DTYPES, Batch, batch_shapes
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = PartitionSpec(("data", "fsdp"))
@@ -52,6 +52,14 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over (data, fsdp); every field of a Batch has rows first."""
     return NamedSharding(mesh, ROWS)
+
+
+def abstract_batch(mesh: Mesh, rows: int, tokens: int, patches: int, patch_values: int) -> Batch:
+    """A global batch as ShapeDtypeStructs with their shardings."""
+    sharding = batch_sharding(mesh)
+    shapes = batch_shapes(rows, tokens, patches, patch_values)
+    pairs = zip(shapes, DTYPES, strict=True)
+    return Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for shape, dtype in pairs))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

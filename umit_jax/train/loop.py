@@ -15,30 +15,26 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from umit_jax.batch import Batch, check_batch
 from umit_jax.model.config import ModelConfig
-from umit_jax.model.lora import Lora, LoraError, trainable
-from umit_jax.model.param import abstract_params
+from umit_jax.model.lora import LoraError
 from umit_jax.parallel.barrier import wait_for_all
 from umit_jax.parallel.mesh import check_rows, global_batch
-from umit_jax.train import optimizer as optimizers
 from umit_jax.train.base import Base
 from umit_jax.train.checkpoint import Checkpointer
 from umit_jax.train.metrics import MetricsLog, Totals, row
 from umit_jax.train.phases import Phases
 from umit_jax.train.preemption import Preempted, StopRequest
+from umit_jax.train.program import build
 from umit_jax.train.progress import Progress
 from umit_jax.train.samples import all_ids
 from umit_jax.train.skipped import Judge, Skipped
-from umit_jax.train.state import Params, TrainState, abstract_state, create
-from umit_jax.train.step import Compute, make_step
+from umit_jax.train.state import Params, TrainState, create
 from umit_jax.train.watchdog import Watchdog
 from umit_jax.train.workdir import claim
 
@@ -92,17 +88,9 @@ def train(
     """
     claim(workdir, config)
     check_rows(mesh, config.data.rows)
-    model_config = dataclasses.replace(model_config, lora=Lora.from_config(config.lora))
+    model_config, optimizer, abstract, step_fn = build(config, model_config, mesh)
     if model_config.lora is not None and base is None:
         raise LoraError("lora: expected a base to train on: config.init_from names a checkpoint")
-    paths = flatten_dict(abstract_params(model_config), sep="/").keys()
-    adapters_and_full = None if model_config.lora is None else trainable(model_config)
-    trained, frozen = optimizers.multipliers(paths, config.optimizer.patterns, adapters_and_full)
-    rate = optimizers.schedule(config.optimizer, config.steps)
-    optimizer = optimizers.adamw(config.optimizer, rate, trained)
-    compute = Compute(jnp.dtype(config.compute_dtype), config.remat, config.loss_chunk, config.attention)
-    abstract = abstract_state(model_config, mesh, optimizer, frozen, compute.dtype)
-    step_fn = make_step(model_config, abstract, optimizer, rate, mesh, compute)
 
     with Checkpointer(workdir, config.keep, config.save_patience) as checkpoints:
         start = _Start(config, model_config, checkpoints, abstract, optimizer, init_params, base)

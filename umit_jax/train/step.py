@@ -17,6 +17,7 @@ from umit_jax.batch import TASKS, Batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import bind
 from umit_jax.ops.loss import token_nll
+from umit_jax.parallel.attention import on_mesh
 from umit_jax.parallel.mesh import ROWS, batch_sharding, replicated
 from umit_jax.train.optimizer import Schedule
 from umit_jax.train.state import Params, TrainState, merge, shardings_of
@@ -31,13 +32,14 @@ class Compute:
     dtype: jnp.dtype = jnp.float32  # type: ignore[assignment]
     remat: str = "none"
     loss_chunk: int = 256
-    attention: str = "blockwise"
+    attention: str = "auto"
 
 
 def loss_sums(config: ModelConfig, params: Params, batch: Batch, mesh: Mesh, compute: Compute) -> tuple[Any, Any]:
     """(loss_sum_T, weight_T): weighted negative log-likelihood in nats and weight of each task in TASKS."""
     model = bind(config, params)
-    x_BSD = model.hidden(batch, compute_dtype=compute.dtype, remat=compute.remat, attention=compute.attention)
+    attention = on_mesh(compute.attention, mesh)
+    x_BSD = model.hidden(batch, compute_dtype=compute.dtype, remat=compute.remat, attention=attention)
     x_BSD = jax.lax.with_sharding_constraint(x_BSD, NamedSharding(mesh, ROWS))
     # Gathered over fsdp once: inside the loop over chunks its gradient would be all-reduced for every chunk.
     head = NamedSharding(mesh, PartitionSpec("tensor", None))

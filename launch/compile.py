@@ -1,0 +1,63 @@
+"""`umit compile`: the training step of a config compiled for a TPU slice, on a machine that has no TPU.
+
+The compiler is the real one, from the package libtpu; docs/pods.md holds what it said of each size and slice.
+"""
+
+import argparse
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import ml_collections
+
+from launch import config_file, workdir
+
+if TYPE_CHECKING:
+    from umit_jax.model.config import ModelConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    config_file.add_argument(parser)
+    parser.add_argument("--topology", required=True, metavar="NAME", help="v5e-256, v5p-512, v5e:16x16, ...")
+    parser.add_argument("--slices", type=int, default=1, help="slices of this topology, joined by the data axis")
+    parser.add_argument("--out", type=pathlib.Path, help="directory for summary.json and the program, step.hlo.txt")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from configs.meshes import mesh_axes
+    from umit_jax.aot import report, topology
+    from umit_jax.aot.compile import compile_step
+
+    config = config_file.load(args.config, args.overrides)
+    slices = topology.parse(args.topology, args.slices)
+    model_config = _model_config(config)
+    compiled = compile_step(config, model_config, slices, mesh_axes(config.mesh))
+    result = report.summarise(config, model_config, slices, compiled)
+    print(report.as_text(result))
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        if compiled.hlo is not None:
+            (args.out / "step.hlo.txt").write_text(compiled.hlo, encoding="utf-8")
+    return {**result, "config": json.loads(config.to_json_best_effort())}
+
+
+def _model_config(config: ml_collections.ConfigDict) -> "ModelConfig":
+    """The shape of the model that this config trains: init_from's, or a size, with its own or a tokenizer's vocabulary.
+
+    A tokenizer that training would make from the corpus is not known here: the size's own vocabulary stands for it.
+    """
+    from configs import sizes
+    from umit_jax.model.config import ModelConfig
+
+    if config.init_from:
+        directory = pathlib.Path(config.init_from)
+        if not (directory / "config.json").is_file():
+            directory = workdir.find(directory, "--config.init_from").model_dir
+        return ModelConfig.from_hf(workdir.read_json(directory / "config.json"))
+    if config.tokenizer:
+        from data_pipelines.tokenizer import load_tokenizer
+
+        return sizes.model_config(
+            config.model, load_tokenizer(pathlib.Path(config.tokenizer)), **config.model_overrides
+        )
+    return sizes.published(config.model, **config.model_overrides)

@@ -1,0 +1,86 @@
+"""The complete training step compiled for a TPU slice on a machine without one, and what the compiler says of it.
+
+Vision tower, projector, decoder, loss, gradients and optimizer are one program, the one that training runs
+(train/program.py), lowered for the slice's devices from shapes alone: no array exists.
+"""
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+
+from umit_jax.aot.topology import Topology
+from umit_jax.model.config import ModelConfig
+from umit_jax.parallel.mesh import abstract_batch, check_rows, make_mesh
+from umit_jax.train.program import build
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Bytes are of one device's memory: arguments (state and batch), temporaries, and the peak of both with the
+    program itself. hlo: the optimised program of one device, None where it did not fit and there is none.
+    frozen: the parameters that do not train. cpu_seconds: of this process while it compiled."""
+
+    devices: int
+    mesh: dict[str, int]
+    frozen: dict[str, Any]
+    argument_bytes: int
+    temp_bytes: int
+    peak_bytes: int
+    seconds: float
+    cpu_seconds: float
+    hlo: str | None
+
+
+_USED = re.compile(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def compile_step(
+    config: ml_collections.ConfigDict, model_config: ModelConfig, topology: Topology, axes: Mapping[str, int]
+) -> Compiled:
+    """Compiles the step of a training config. axes: as make_mesh takes them.
+
+    Raises errors of configuration that name the key, as training does.
+    """
+    mesh = make_mesh(axes, topology.devices())
+    check_rows(mesh, config.data.rows)
+    program = build(config, model_config, mesh)
+    data = config.data
+    batch = abstract_batch(mesh, data.rows, data.row_tokens, data.row_patches, model_config.vision.patch_values)
+    started, cpu_started = time.monotonic(), time.process_time()
+    hlo: str | None = None
+    try:
+        compiled = program.step.lower(program.abstract, batch).compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = _USED.search(str(error))
+        if used is None:
+            raise
+        arguments, peak = _argument_bytes((program.abstract, batch)), int(float(used[1]) * _UNITS[used[2]])
+        temporary = max(peak - arguments, 0)
+    else:
+        memory, hlo = compiled.memory_analysis(), compiled.as_text()
+        arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+        new = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.generated_code_size_in_bytes
+        peak = arguments + temporary + new
+    return Compiled(
+        devices=mesh.size,
+        mesh=dict(mesh.shape),
+        frozen=program.abstract.frozen,
+        argument_bytes=arguments,
+        temp_bytes=temporary,
+        peak_bytes=peak,
+        seconds=time.monotonic() - started,
+        cpu_seconds=time.process_time() - cpu_started,
+        hlo=hlo,
+    )
+
+
+def _argument_bytes(tree: Any) -> int:
+    """Bytes of one device's shards."""
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -1,0 +1,105 @@
+"""Attention by the accelerators' own kernels, with segments: splash on TPU, Pallas flash attention on GPU (both jax's).
+
+Elsewhere they run in interpret mode, which is how the tests hold them to the reference. Rows are padded with segment 0
+to whole blocks. Splash leaves out blocks that causality kills, in both directions; segments are masked inside blocks.
+A kernel is one program of one device: on a mesh it runs under shard_map (parallel/attention.py).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.gpu import attention as flash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+LANES = 128  # of a TPU's registers: heads and rows are padded to multiples
+SPLASH_BLOCK = 512  # the largest block of queries and of keys
+FLASH_BLOCK = 64
+
+
+def splash_attention(
+    q_BSNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    q_segments: jax.Array,
+    k_segments: jax.Array,
+    causal: bool,
+    interpret: bool,
+) -> jax.Array:
+    """As ops.attention.attention. interpret: run without the kernel's compiler, anywhere."""
+    queries, heads, head_dim = q_BSNH.shape[1:]
+    scaled = (q_BSNH.astype(jnp.float32) * head_dim**-0.5).astype(q_BSNH.dtype)
+    q, k, v = (_pad_heads(_pad_rows(x, LANES), LANES).swapaxes(1, 2) for x in (scaled, k_BTKH, v_BTKH))
+    kernel = _splash_kernel(heads, q.shape[2], k.shape[2], causal, interpret)
+    segments = splash.SegmentIds(_pad_rows(q_segments, LANES), _pad_rows(k_segments, LANES))
+    # The compiler cannot see into a kernel: aot/hlo.py reads from this scope how much of the square it computes.
+    with jax.named_scope("causal_attention" if causal else "full_attention"):
+        out_BNSH = jax.vmap(kernel)(q, k, v, segments)
+    return _zero_padding(out_BNSH.swapaxes(1, 2)[:, :queries, :, :head_dim], q_segments)
+
+
+def _splash_kernel(heads: int, queries: int, keys: int, causal: bool, interpret: bool) -> splash.SplashAttentionKernel:
+    mask = masks.CausalMask((queries, keys)) if causal else masks.FullMask((queries, keys))
+    q_block, k_block = _block(queries), _block(keys)
+    blocks = splash.BlockSizes(
+        block_q=q_block,
+        block_kv=k_block,
+        block_q_dkv=q_block,
+        block_kv_dkv=k_block,
+        block_kv_dkv_compute=k_block,
+        block_q_dq=q_block,
+        block_kv_dq=k_block,
+    )
+    return splash.make_splash_mha(
+        masks.MultiHeadMask([mask] * heads),
+        block_sizes=blocks,
+        head_shards=1,
+        q_seq_shards=1,
+        residual_checkpoint_name="attention",
+        interpret=interpret,
+    )
+
+
+def _block(length: int) -> int:
+    """The largest block that a padded row divides into."""
+    return max(size for size in range(LANES, SPLASH_BLOCK + 1, LANES) if length % size == 0)
+
+
+def flash_attention(
+    q_BSNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BS: jax.Array, causal: bool, interpret: bool
+) -> jax.Array:
+    """As ops.attention.attention, for queries and keys of the same tokens. Key-value heads are repeated."""
+    tokens, heads, head_dim = q_BSNH.shape[1:]
+    lanes = max(1 << (head_dim - 1).bit_length(), 16)  # the kernel's products want a power of two, 16 at least
+    k, v = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (k_BTKH, v_BTKH))
+    q, k, v = (_pad_heads(_pad_rows(x, FLASH_BLOCK), lanes) for x in (q_BSNH, k, v))
+    block = FLASH_BLOCK
+    blocks = flash.BlockSizes(
+        block_q=block, block_k=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
+    )
+    out_BSNH = flash.mha(
+        q,
+        k,
+        v,
+        _pad_rows(segments_BS, FLASH_BLOCK),
+        sm_scale=head_dim**-0.5,
+        causal=causal,
+        block_sizes=blocks,
+        interpret=interpret,
+    )
+    return _zero_padding(out_BSNH[:, :tokens, :, :head_dim], segments_BS)
+
+
+def _zero_padding(out_BSNH: jax.Array, segments_BS: jax.Array) -> jax.Array:
+    """Padding is segment 0 to a kernel like any other and attends to itself; here it gives zeros."""
+    return jnp.where((segments_BS > 0)[..., None, None], out_BSNH, 0)
+
+
+def _pad_rows(x: jax.Array, multiple: int) -> jax.Array:
+    extra = -x.shape[1] % multiple
+    return jnp.pad(x, ((0, 0), (0, extra)) + ((0, 0),) * (x.ndim - 2)) if extra else jnp.asarray(x)
+
+
+def _pad_heads(x: jax.Array, multiple: int) -> jax.Array:
+    """Zeros at the end of each head change neither products nor, cut off again, the answer."""
+    extra = -x.shape[-1] % multiple
+    return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, extra),)) if extra else x
