@@ -29,7 +29,7 @@ def model_flops(
     part_of = {path: "head" if path == head and not config.tied_head else path.split("/")[0] for path in shapes}
     counts = {"vision": rows * patches, "projector": rows * patches // 4, "decoder": rows * tokens}
     counts["head"] = counts["decoder"]
-    parts: dict[str, float] = {part: 0.0 for part in counts}
+    parts: dict[str, float] = dict.fromkeys(counts, 0.0)
     flows = dict.fromkeys(counts, False)
     for part in counts:  # from the pixels to the loss: once something trains, gradients reach everything after it
         trains = any(part_of[path] == part and path not in frozen for path in shapes)
