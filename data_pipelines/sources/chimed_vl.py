@@ -60,7 +60,7 @@ class ChimedVl:
     images: Path
     seed: int = 0
     name: str = NAME
-    near: bool = False  # a million images
+    near: bool = True
 
     @property
     def rules(self) -> Rules:

@@ -62,7 +62,7 @@ class PmcOa:
     images: Path
     seed: int = 0
     name: str = NAME
-    near: bool = False  # millions of images
+    near: bool = True
 
     @property
     def rules(self) -> Rules:
