@@ -85,11 +85,15 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def resize(pixels: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-    """uint8 pixels at another (w, h), bicubic with antialiasing."""
-    if pixels.shape[1::-1] == tuple(size_wh):
+def resize(
+    pixels: np.ndarray, size_wh: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    """uint8 pixels at another (w, h), bicubic with antialiasing. box: the part (x1, y1, x2, y2) that is taken."""
+    whole = (0, 0, pixels.shape[1], pixels.shape[0])
+    if pixels.shape[1::-1] == tuple(size_wh) and box in (None, whole):
         return pixels
-    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size_wh, Image.Resampling.BICUBIC))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize(size_wh, Image.Resampling.BICUBIC, box=box))
 
 
 def shrink(pixels: np.ndarray, max_side: int) -> np.ndarray:

@@ -4,7 +4,6 @@
 is a function of the study and a seed: the order of a data set's studies changes nothing.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -13,6 +12,7 @@ import numpy as np
 from data_pipelines.prompts import answer_text, render_question, term
 from data_pipelines.prompts.render import first_number
 from data_pipelines.record import LANGUAGES, MEDIA_TOKEN, Record, Turn, check_record
+from data_pipelines.seeded import generator
 from data_pipelines.sources.asks import Ask, asks
 from data_pipelines.sources.study import Study
 from umit_jax.targets import Target, options_target
@@ -38,12 +38,6 @@ def derive(
     for ask in choose(rng, asks(study), per_topic):
         for language in languages:
             yield record_of(rng, study, ask, language, wording_count=wording_count, shuffle_options=shuffle_options)
-
-
-def generator(seed: int, *names: str) -> np.random.Generator:
-    """Random numbers that depend on the seed and the names and on nothing else."""
-    digest = hashlib.sha256("\x1f".join((str(seed), *names)).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def choose(rng: np.random.Generator, questions: Iterable[Ask], per_topic: int | Mapping[str, int] | None) -> list[Ask]:

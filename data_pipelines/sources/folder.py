@@ -24,7 +24,7 @@ from data_pipelines.prompts import answer_text, options_text
 from data_pipelines.prompts.render import first_number, wordings
 from data_pipelines.publish import STRICT, Rules
 from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn
-from data_pipelines.sources.derive import generator
+from data_pipelines.seeded import generator
 from data_pipelines.sources.fetch import cache_dir
 from data_pipelines.sources.label_file import Item, LabelFileError, Row, RowError, read_labels
 from data_pipelines.sources.views import between

@@ -16,7 +16,7 @@ from typing import Any
 from data_pipelines.prompts import answer_text, options_text, render_question
 from data_pipelines.prompts.render import first_number
 from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn
-from data_pipelines.sources.derive import generator
+from data_pipelines.seeded import generator
 from data_pipelines.sources.source_files import patient_of
 from umit_jax.targets import Frame, Target, TargetError, boxes_target, options_target, text_target
 

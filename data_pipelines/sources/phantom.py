@@ -13,7 +13,8 @@ from typing import Any
 
 from data_pipelines.publish import STRICT, Rules
 from data_pipelines.record import LANGUAGES, Record
-from data_pipelines.sources.derive import generator, record_of
+from data_pipelines.seeded import generator
+from data_pipelines.sources.derive import record_of
 from data_pipelines.sources.phantom_menu import serve
 from data_pipelines.sources.phantom_study import examine, split_of, study_of
 

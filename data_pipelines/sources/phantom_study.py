@@ -17,9 +17,9 @@ from data_pipelines.media.nifti import read_nifti
 from data_pipelines.media.raster import resize
 from data_pipelines.media.series import read_series, volume_of
 from data_pipelines.media.volume import Volume, apply_window, canonical, oriented, to_voxels, window_range
+from data_pipelines.seeded import generator
 from data_pipelines.sources import phantom_files as files
 from data_pipelines.sources import phantom_images as images
-from data_pipelines.sources.derive import generator
 from data_pipelines.sources.measure import boxes_of, centre, volumes_ml, whole
 from data_pipelines.sources.phantom_anatomy import LABELS, PLACES, Patient, draw_patient
 from data_pipelines.sources.phantom_images import Acquired

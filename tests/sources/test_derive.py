@@ -11,8 +11,9 @@ from data_pipelines.media.raster import decode
 from data_pipelines.media.volume import Volume
 from data_pipelines.prompts import TermError, term
 from data_pipelines.record import MEDIA_TOKEN
+from data_pipelines.seeded import generator
 from data_pipelines.sources.asks import asks
-from data_pipelines.sources.derive import choose, derive, generator
+from data_pipelines.sources.derive import choose, derive
 from data_pipelines.sources.measure import axial_diameter_mm, boxes_of, centre, centres, volumes_ml, whole
 from data_pipelines.sources.study import Facts, Study
 from data_pipelines.sources.views import image_view, slice_view, square_size, volume_view

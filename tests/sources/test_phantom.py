@@ -11,10 +11,11 @@ from data_pipelines.media.raster import decode
 from data_pipelines.media.series import read_series, volume_of
 from data_pipelines.preparation import prepare
 from data_pipelines.record import Record
+from data_pipelines.seeded import generator
 from data_pipelines.shards import open_shards
 from data_pipelines.sources import phantom, phantom_files
 from data_pipelines.sources.asks import asks
-from data_pipelines.sources.derive import derive, generator
+from data_pipelines.sources.derive import derive
 from data_pipelines.sources.measure import boxes_of
 from data_pipelines.sources.phantom_anatomy import LABELS, VERTEBRAE, Grid, draw_patient, paint
 from data_pipelines.sources.phantom_images import ct
