@@ -130,6 +130,7 @@ def ours(shards: Path, workers: int, images: int) -> None:
     """One pass over the packed batches of the Grain stream."""
     import types
 
+    from configs import common
     from data_pipelines.image import Processing
     from data_pipelines.mixture import make_stream
     from data_pipelines.tokenizer import train_sentencepiece
@@ -139,6 +140,7 @@ def ours(shards: Path, workers: int, images: int) -> None:
         data = types.SimpleNamespace(
             split="train", tasks=(), row_tokens=ROW_TOKENS, row_patches=14336, rows=1, oversize="error",
             loss_weight="token", temperature=1.0, window=16384, workers=workers, prefetch=1,
+            augment=common.augment(),
         )  # fmt: skip
         started, wall, first = 0.0, 0.0, 0
         stream = make_stream(data, {shards: 1.0}, tokenizer, Processing(*PIXELS), cache_bytes=0)

@@ -24,8 +24,32 @@ def data() -> ml_collections.ConfigDict:
             "oversize": "shrink",  # a sample too large for a row: shrink, drop or error
             "loss_weight": "token",  # token: every answer token weighs 1; sample: every sample does
             "window": 16384,  # samples that are packed together
+            "augment": augment(),
             "workers": 0,  # decoding processes; 0 decodes in threads
             "prefetch": 4,  # batches decoded ahead
+        }
+    )
+
+
+def augment() -> ml_collections.ConfigDict:
+    """Changes of training samples whose targets stay right (docs/augmentation.md), all off. flip, crop, resize,
+    intensity and corrupt are the shares of the samples that are drawn for each; what a sample says may refuse it."""
+    return ml_collections.ConfigDict(
+        {
+            "flip": 0.0,
+            "crop": 0.0,
+            "crop_least": 0.7,  # least part of each side that stays
+            "resize": 0.0,
+            "resize_least": 0.7,  # least part of each side that the image takes, black around it
+            "intensity": 0.0,
+            "brightness": 0.1,  # most that is added or taken; white is 1
+            "contrast": 0.15,  # most that its factor differs from 1
+            "gamma": 0.15,  # most that its logarithm differs from 0
+            "noise": 0.02,  # largest standard deviation; white is 1
+            "hu_window": 0.1,  # of a CT window's width, most that is cut off at either end
+            "corrupt": 0.0,
+            "families": (),  # of data_pipelines/corruptions.yaml; () takes all that the modality has
+            "severities": (1, 2, 3),
         }
     )
 

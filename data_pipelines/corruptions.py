@@ -39,6 +39,10 @@ def families(modality: str) -> tuple[str, ...]:
     return tuple(_strengths(modality))
 
 
+def known_families() -> frozenset[str]:
+    return frozenset(_FAMILIES)
+
+
 def covering() -> frozenset[str]:
     """The families that lay something over the image."""
     return frozenset(_table()["covers"])

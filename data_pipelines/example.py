@@ -6,7 +6,7 @@ length is the built one by construction. A vision span is shrunk or refused, nev
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Example:
 
     targets_S is the token that follows; weights_S is 1 where that token is part of an answer. vision_index_S numbers
     the merged patches (four consecutive ones) of this sample from 0, -1 = text. spoken: the frame in which 2D boxes are
-    said, None where it is 0-1000.
+    said, None where it is 0-1000. augmented: of each kind of augmentation that is on, what was done or why not.
     """
 
     id: str
@@ -69,6 +69,7 @@ class Example:
     patch_segments_P: np.ndarray
     vision_index_S: np.ndarray
     spoken: Frame | None = None
+    augmented: Mapping[str, str] | None = None
 
     @property
     def nbytes(self) -> int:

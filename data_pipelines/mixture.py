@@ -1,6 +1,6 @@
 """The training stream: shard sets and weights -> this host's packed batches, from any step on.
 
-    shards -> lengths -> row plan -> Grain: planned row -> records -> examples -> Batch -> prefetch
+    shards -> lengths -> row plan -> Grain: planned row -> records -> (augmented) examples -> Batch -> prefetch
 
 A global batch is `rows` consecutive rows of the plan; host p of n takes the p-th n-th of them, in order. So the global
 batch is the same array on any number of hosts, and the position of the stream is the step alone.
@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from data_pipelines.augment import Augmenter
+from data_pipelines.augment_settings import Settings
 from data_pipelines.example import Example, Limits, build_example
 from data_pipelines.image import Processing
 from data_pipelines.lengths import LengthError, Sizes, fit, measure
@@ -52,11 +54,12 @@ def make_stream(
 ) -> "Stream":
     """The stream of a training config's `data` section.
 
-    data: split, tasks, row_tokens, row_patches, rows, oversize, loss_weight, window, workers, prefetch as attributes;
-    loss_weight: "token", every answer token weighs 1; "sample", every sample does, so that a one-word answer is not
-    drowned by a page of report. sources: shard directory -> times per epoch; caps: -> at most so many of its samples an
-    epoch; data.temperature flattens the shares (see weights.py). cache_dir: where lengths and the plan are kept between
-    runs. cache_bytes: memory of this host for examples that come again (a small set is decoded once).
+    data: split, tasks, row_tokens, row_patches, rows, oversize, loss_weight, window, workers, prefetch, augment as
+    attributes; loss_weight: "token", every answer token weighs 1; "sample", every sample does, so that a one-word
+    answer is not drowned by a page of report. sources: shard directory -> times per epoch; caps: -> at most so many of
+    its samples an epoch; data.temperature flattens the shares (see weights.py). cache_dir: where lengths and the plan
+    are kept between runs. cache_bytes: memory of this host for examples that come again (a small set is decoded once;
+    augmented examples do not come again).
     """
     if data.loss_weight not in ("token", "sample"):
         raise StreamError(f"data.loss_weight: expected token | sample, found {data.loss_weight!r}")
@@ -66,6 +69,7 @@ def make_stream(
         raise StreamError("data: rows and prefetch must be at least 1 and workers at least 0")
     if data.row_patches % processing.merge**2:
         raise StreamError(f"data.row_patches: expected a multiple of {processing.merge**2}, found {data.row_patches}")
+    augment = Settings.from_config(data.augment)
     limits = Limits(data.row_tokens, data.row_patches)
     opened, sizes = [], []
     for directory in sources:
@@ -93,7 +97,9 @@ def make_stream(
         cache_dir=cache_dir,
     )
     per_worker = cache_bytes // max(data.workers, 1)
-    loader = _Loader(opened, tokenizer, processing, limits, per_worker, even=data.loss_weight == "sample")
+    augmenter = None if augment is None else Augmenter(augment, tokenizer, processing, limits, seed)
+    even = data.loss_weight == "sample"
+    loader = _Loader(opened, tokenizer, processing, limits, per_worker, even=even, augmenter=augmenter)
     return Stream(plan, loader, sizes, data.rows, process_index, process_count, data.workers, data.prefetch)
 
 
@@ -194,8 +200,10 @@ class _HostRows:
     def __len__(self) -> int:
         return _ENDLESS
 
-    def __getitem__(self, i: int) -> Row:
-        return self.plan.row(i // self.local * self.rows + self.first + i % self.local)
+    def __getitem__(self, i: int) -> tuple[int, Row]:
+        """(epoch, samples)."""
+        row = i // self.local * self.rows + self.first + i % self.local
+        return self.plan.epoch_of_row(row), self.plan.row(row)
 
 
 class _Loader:
@@ -209,9 +217,10 @@ class _Loader:
         limits: Limits,
         cache_bytes: int,
         even: bool,
+        augmenter: Augmenter | None = None,
     ) -> None:
         self.sources, self.tokenizer, self.processing, self.limits = sources, tokenizer, processing, limits
-        self.cache_bytes, self.even = cache_bytes, even
+        self.cache_bytes, self.even, self.augmenter = 0 if augmenter else cache_bytes, even, augmenter
         self._set_up()
 
     def _set_up(self) -> None:
@@ -226,20 +235,25 @@ class _Loader:
         self.__dict__.update(state)
         self._set_up()
 
-    def load(self, row: Row) -> list[Example]:
-        return [self._example(*sample) for sample in row]
+    def load(self, planned: tuple[int, Row]) -> list[Example]:
+        epoch, row = planned
+        return [self._example(epoch, *sample) for sample in row]
 
     def pack(self, rows: Sequence[list[Example]]) -> tuple[Batch, BatchInfo]:
         size = self.limits.tokens, self.limits.patches
         return pack_rows(rows, *size, self.processing.patch_values), batch_info(rows, *size)
 
-    def _example(self, source: int, index: int) -> Example:
+    def _example(self, epoch: int, source: int, index: int) -> Example:
         key = source, index
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        example = build_example(self.sources[source][index], self.tokenizer, self.processing, self.limits)
+        record = self.sources[source][index]
+        if self.augmenter is None:
+            example = build_example(record, self.tokenizer, self.processing, self.limits)
+        else:
+            example = self.augmenter.example(record, epoch)
         if self.even:
             example.weights_S /= example.weights_S.sum()
         with self._lock:

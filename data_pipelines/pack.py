@@ -5,7 +5,7 @@ its patch segments and vision indices are moved on accordingly. What is left of 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from data_pipelines.example import Example
 from umit_jax.batch import TASKS, Batch, empty_batch
@@ -18,12 +18,13 @@ class PackError(ValueError):
 @dataclasses.dataclass(frozen=True)
 class BatchInfo:
     """What a host batch holds: ids of the samples of each row, tokens that are not padding, and the parts of all tokens
-    and patches that are not."""
+    and patches that are not. augmented: {kind: {what was done or why not: samples}}, None where augmentation is off."""
 
     sample_ids: tuple[tuple[str, ...], ...]
     tokens: int
     fill_tokens: float
     fill_patches: float
+    augmented: dict[str, dict[str, int]] | None = None
 
 
 def pack_rows(rows: Sequence[Sequence[Example]], row_tokens: int, row_patches: int, patch_values: int = 1176) -> Batch:
@@ -64,4 +65,16 @@ def batch_info(rows: Sequence[Sequence[Example]], row_tokens: int, row_patches: 
         tokens=tokens,
         fill_tokens=tokens / (len(rows) * row_tokens),
         fill_patches=patches / (len(rows) * row_patches),
+        augmented=_augmented(example for row in rows for example in row),
     )
+
+
+def _augmented(examples: Iterable[Example]) -> dict[str, dict[str, int]] | None:
+    found: dict[str, dict[str, int]] | None = None
+    for example in examples:
+        if example.augmented is not None:
+            found = {} if found is None else found
+            for kind, outcome in example.augmented.items():
+                outcomes = found.setdefault(kind, {})
+                outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    return found

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from toy_records import image, record
 
+from configs import common
 from data_pipelines.example import Processing
 from data_pipelines.lengths import LengthError
 from data_pipelines.mixture import StreamError, make_stream
@@ -49,6 +50,7 @@ def settings(**changes):
         "window": 32,
         "workers": 0,
         "prefetch": 2,
+        "augment": common.augment(),
     }
     return types.SimpleNamespace(**{**values, **changes})
 

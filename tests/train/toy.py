@@ -46,6 +46,7 @@ FROZEN_TOWER = (("vision/.*", None), (".*", 1.0))
 @dataclasses.dataclass
 class Info:
     sample_ids: list[list[str]]
+    augmented: dict[str, dict[str, int]] | None = None
 
 
 class ToyStream:

@@ -11,7 +11,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -32,7 +32,7 @@ from umit_jax.train.phases import Phases
 from umit_jax.train.preemption import Preempted, StopRequest
 from umit_jax.train.program import build
 from umit_jax.train.progress import Progress
-from umit_jax.train.samples import all_ids
+from umit_jax.train.samples import all_counts, all_ids
 from umit_jax.train.skipped import Judge, Skipped
 from umit_jax.train.state import Params, TrainState, create
 from umit_jax.train.watchdog import Watchdog
@@ -47,6 +47,11 @@ class BatchInfo(Protocol):
     @property
     def sample_ids(self) -> Sequence[Sequence[str]]:
         """Ids per row."""
+        ...
+
+    @property
+    def augmented(self) -> Mapping[str, Mapping[str, int]] | None:
+        """{kind of augmentation: {what was done or why not: samples}}, None on every process where it is off."""
         ...
 
 
@@ -293,6 +298,8 @@ class _Run:
             if why:
                 return Bad(step, taken.number, why, ids)
             line["sample_ids"] = ids
+        if taken.info.augmented is not None:
+            line["augmented"] = all_counts(self.mesh, taken.info.augmented)
         if step > self.start + 1:  # the first one's time is not a step's alone
             self.seconds.append(seconds)
         self.totals.add(line)

@@ -4,7 +4,8 @@ One line of metrics.jsonl:
     {"step", "loss", "weight", "loss_per_task", "weight_per_task", "learning_rate", "grad_norm", "tokens",
      "fill_tokens", "fill_patches", "seconds", "counts": {dataset: {task: {"samples", "tokens", "patches"}}},
      "time": {phase: seconds since the line before (phases.py)}}
-and "sample_ids" with config.log_samples.
+and "augmented": {kind: {what was done or why not: samples}} with config.data.augment, "sample_ids" with
+config.log_samples.
 loss is nats per unit of weight; tokens counts what is not padding; fill is the share that is not padding.
 """
 
@@ -17,6 +18,7 @@ from typing import IO, Any
 from tensorboardX import SummaryWriter
 
 from umit_jax.batch import TASKS
+from umit_jax.train.samples import added
 
 
 def row(step: int, metrics: dict[str, Any], slots: tuple[int, int], seconds: float) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class Totals:
         self.fill_patches = float(saved.get("fill_patches", 0.0))
         self.loss = saved.get("loss")
         self.loss_per_task: dict[str, float] = dict(saved.get("loss_per_task", {}))
+        self.augmented: dict[str, dict[str, int]] = saved.get("augmented", {})
 
     def add(self, line: dict[str, Any]) -> None:
         self.steps = line["step"]
@@ -62,9 +65,10 @@ class Totals:
         self.fill_patches += (line["fill_patches"] - self.fill_patches) / self.steps
         self.loss = line["loss"]
         self.loss_per_task.update(line["loss_per_task"])
+        self.augmented = added([self.augmented, line.get("augmented", {})])
 
     def to_json(self) -> dict[str, Any]:
-        """loss is the last step's; loss_per_task each task's last; fill the mean over all steps."""
+        """loss is the last step's; loss_per_task each task's last; fill the mean over all steps, augmented the sum."""
         return dict(vars(self))
 
 
