@@ -90,7 +90,7 @@ class Augmenter:
         rng = self._rng(record, epoch, "geometry")
         for _ in range(_TRIES if kinds else 0):
             geometry = _geometry(rng, kinds, record.target, self.settings)
-            seen = _seen(record, geometry)
+            seen = seen_through(record, geometry)
             if not has_coordinates(record):
                 return seen, plan, geometry
             moved = outline_as(seen, plan.spans, self.tokenizer, self.processing)
@@ -141,7 +141,7 @@ class _Change:
         return shown
 
 
-def _seen(record: Record, geometry: Geometry) -> Record:
+def seen_through(record: Record, geometry: Geometry) -> Record:
     """The record with its target, its answer and its spacing as they are seen."""
     target = geometry.target(record.target)
     turns = record.turns

@@ -198,8 +198,8 @@ def _target(row: Row, shown: Shown, options: Sequence[str]) -> tuple[Target, Seq
         return text_target(row.answer or row.label), ()
     frame = frame_of(shown.media)
     if row.task == "detection":
-        return boxes_target(frame, [(name, _moved(box, shown, 2)) for name, box in row.boxes]), ()
-    points = points_target(frame, [(name, _moved(point, shown, 1)) for name, point in row.points])
+        return boxes_target(frame, [(name, placed(box, shown, 2)) for name, box in row.boxes]), ()
+    points = points_target(frame, [(name, placed(point, shown, 1)) for name, point in row.points])
     return points, ()
 
 
@@ -207,7 +207,7 @@ def frame_of(media: Media) -> Frame:
     return Frame("raw" if media.kind == "image" else "voxel", tuple(float(n) for n in media.size), media.spacing_mm)
 
 
-def _moved(coords: Sequence[float], shown: Shown, corners: int) -> Sequence[float]:
+def placed(coords: Sequence[float], shown: Shown, corners: int) -> Sequence[float]:
     """Coordinates of the file's own pixels or voxels in those of the image as shown."""
     axes = len(shown.media.size)
     if len(coords) != corners * axes:

@@ -49,6 +49,12 @@ def test_samples_are_logged_in_order_when_asked_for(finished):
     assert len({sample for line in written for sample in line["sample_ids"]}) == 6 * 8 * 2
 
 
+def test_what_augmentation_did_is_in_every_line_and_its_sum_in_the_summary(finished):
+    workdir, summary = finished
+    assert [line["augmented"] for line in lines(workdir)] == [{"flip": {"done": 15, "not drawn": 1}}] * 6
+    assert summary["augmented"] == {"flip": {"done": 90, "not drawn": 6}}
+
+
 def test_scalars_reach_tensorboard(finished):
     (path,) = (finished[0] / "tensorboard").iterdir()
     content, tags, at = path.read_bytes(), set(), 0

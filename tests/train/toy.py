@@ -84,7 +84,9 @@ class ToyStream:
             if step in self.nan_at:
                 batch.weights_BS[0, 0] = float("inf")
             ids = [[f"step{step}/row{row}/{i}" for i in range(2)] for row in range(self.rows)]
-            yield Batch(*(field[self.mine] for field in batch)), Info(ids[self.mine])
+            samples = sum(map(len, ids[self.mine]))
+            counts = {"flip": {"done": samples - 1, "not drawn": 1}}
+            yield Batch(*(field[self.mine] for field in batch)), Info(ids[self.mine], counts)
             if step == self.end_at:
                 return
 
