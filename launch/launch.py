@@ -1,6 +1,7 @@
 """`umit launch BACKEND`: the same training run on this machine or a cluster, from one description (launch/pods/run.py).
 
 A backend is a module of launch/pods with `add_arguments`, `topology(args)`, `render(run, args)` and `start(run, args)`.
+docs/pods.md walks through each.
 """
 
 import argparse
@@ -8,12 +9,14 @@ import importlib
 import re
 from typing import Any
 
-from launch import config_file
+from launch import config_file, processes
 from launch.cli import UsageError
+from launch.pods import secrets
 from launch.pods.run import Run
 
 BACKENDS = {
     "local": ("launch.pods.local", "several processes on this machine"),
+    "slurm": ("launch.pods.slurm", "a Slurm job: one process a node"),
 }
 
 
@@ -25,8 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         config_file.add_flag(own)
         own.add_argument("--workdir", dest="run_workdir", required=True, help="of umit train; seen by every process")
         own.add_argument("--name", default="umit", help="of the job")
-        own.add_argument("--image", default="", help="container image that holds umit")
         own.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in every process")
+        own.add_argument(
+            "--secret", action="append", default=[], metavar="NAME", help="as --env, its value not written"
+        )
         own.add_argument("--max-restarts", type=int, default=0, help="how often a run that ended early starts again")
         own.add_argument("--grace-seconds", type=int, default=60, help="between asking a run to stop and killing it")
         own.add_argument("--dry-run", action="store_true", help="show files and commands, start nothing")
@@ -47,6 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def describe(args: argparse.Namespace, backend: Any) -> Run:
     """The Run that the flags ask for. A config that cannot be read is refused here, not on every host."""
+    secrets.refuse(vars(args))
     config_file.load(args.config, args.overrides)
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", args.name):
         raise UsageError(f"--name: expected lower case letters, digits and dashes, found {args.name!r}")
@@ -59,7 +65,8 @@ def describe(args: argparse.Namespace, backend: Any) -> Run:
         workdir=args.run_workdir,
         topology=backend.topology(args),
         env=tuple(_variable(text) for text in args.env),
-        image=args.image,
+        secrets=tuple(_name("--secret", text) for text in args.secret),
+        image=getattr(args, "image", ""),
         grace_seconds=args.grace_seconds,
         max_restarts=args.max_restarts,
     )
@@ -67,6 +74,13 @@ def describe(args: argparse.Namespace, backend: Any) -> Run:
 
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+    if not equals or "\0" in value:
         raise UsageError(f"--env: expected NAME=VALUE, found {text!r}")
-    return name, value
+    return _name("--env", name), value
+
+
+def _name(flag: str, name: str) -> str:
+    """The name of a variable; those that say which process of how many this is are not to be set by hand."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name in processes.VARIABLES:
+        raise UsageError(f"{flag}: expected {'NAME=VALUE' if flag == '--env' else 'NAME'}, found {name!r}")
+    return name

@@ -14,7 +14,7 @@ import pathlib
 import sys
 import threading
 
-COORDINATOR, COUNT, INDEX = "UMIT_COORDINATOR", "UMIT_PROCESSES", "UMIT_PROCESS"
+VARIABLES = COORDINATOR, COUNT, INDEX = "UMIT_COORDINATOR", "UMIT_PROCESSES", "UMIT_PROCESS"
 _LEAVE_SECONDS = 10.0  # how long a process that failed waits for the others to fail as well
 
 

@@ -55,7 +55,7 @@ def render(run: Run, args: argparse.Namespace) -> Rendered:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     argv = (sys.executable, "-m", "launch", *run.command)
-    every = run.environment()
+    every = run.environment(os.environ.get("XLA_FLAGS", ""))
     commands = []
     for index in range(run.topology.processes):
         own = {processes.COORDINATOR: address, processes.INDEX: str(index), **_devices(run.topology, index)}
@@ -87,12 +87,10 @@ def _summary(run: Run) -> dict[str, Any]:
 
 def _devices(topology: Topology, index: int) -> dict[str, str]:
     each = topology.devices_per_process
-    if topology.accelerator == "gpu":
-        own = range(index * each, (index + 1) * each)
-        return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, own))}
-    others = [f for f in os.environ.get("XLA_FLAGS", "").split() if "xla_force_host_platform_device_count" not in f]
-    flags = " ".join([*others, f"--xla_force_host_platform_device_count={each}"])
-    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    if topology.accelerator == "cpu":
+        return {}
+    own = range(index * each, (index + 1) * each)
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, own))}
 
 
 def _what_failed(statuses: Sequence[int | None]) -> LaunchError:

@@ -11,10 +11,13 @@ from typing import Any
 
 from launch import processes
 
+_PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu"}
+_CPU_DEVICES = "--xla_force_host_platform_device_count"
+
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Processes are one a host. accelerator: cpu, gpu, or a TPU slice by name (v5e-256); processes: of all slices."""
+    """One process a host. accelerator: cpu, gpu, or a TPU slice by shape (v5e:16x16); processes: of all slices."""
 
     accelerator: str
     processes: int
@@ -24,21 +27,41 @@ class Topology:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """command: the arguments of `umit`. env: set beside what the topology needs. grace_seconds: from SIGTERM to
-    SIGKILL; a checkpoint must fit in. max_restarts: how often a run that was preempted or failed is started again."""
+    """command: the arguments of `umit`. env: set beside what the topology needs. secrets: names of variables that every
+    process finds in its environment without their value being written down. grace_seconds: from SIGTERM to SIGKILL; a
+    checkpoint must fit in. max_restarts: how often a run that failed starts again; schedulers do not count preemptions.
+    """
 
     name: str
     command: tuple[str, ...]
     workdir: str
     topology: Topology
     env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
     image: str = ""
     grace_seconds: int = 60
     max_restarts: int = 0
 
-    def environment(self) -> dict[str, str]:
-        """What every process has in its environment, wherever it runs."""
-        return {processes.COUNT: str(self.topology.processes), **dict(self.env)}
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command of every process, where umit is installed."""
+        return ("umit", *self.command)
+
+    def environment(self, xla_flags: str = "") -> dict[str, str]:
+        """What every process has in its environment, wherever it runs. xla_flags: of the environment it starts from.
+
+        JAX_PLATFORMS is set so that a process that finds no accelerator stops instead of training on its CPU.
+        """
+        topology, own = self.topology, dict(self.env)
+        every = {
+            processes.COUNT: str(topology.processes),
+            "JAX_PLATFORMS": _PLATFORMS.get(topology.accelerator, "tpu,cpu"),
+        }
+        if topology.accelerator == "cpu":
+            given = own.pop("XLA_FLAGS", xla_flags).split()
+            others = [flag for flag in given if not flag.startswith(_CPU_DEVICES)]
+            every["XLA_FLAGS"] = " ".join([*others, f"{_CPU_DEVICES}={topology.devices_per_process}"])
+        return {**every, **own}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +78,7 @@ class Command:
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """files: text by name; commands: in the order they are executed, or at once where the backend is local."""
+    """files: text by path; commands: in the order they are executed, or at once where the backend is local."""
 
     commands: tuple[Command, ...]
     files: dict[str, str] = dataclasses.field(default_factory=dict)
