@@ -17,6 +17,10 @@ from launch.pods.run import Run
 BACKENDS = {
     "local": ("launch.pods.local", "several processes on this machine"),
     "slurm": ("launch.pods.slurm", "a Slurm job: one process a node"),
+    "gke": ("launch.pods.gke", "a JobSet on TPU slices of Google Kubernetes Engine"),
+    "xpk": ("launch.pods.xpk", "the same through xpk"),
+    "tpu-vm": ("launch.pods.tpu_vm", "TPU VMs as a queued resource"),
+    "skypilot": ("launch.pods.skypilot", "TPU VMs through SkyPilot"),
 }
 
 
