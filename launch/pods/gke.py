@@ -5,8 +5,8 @@
 | evicted: preemption, maintenance, drained node  | the same                                                         |
 | anything else                                   | starts all pods again, --max-restarts times                      |
 
-A pod that fails fails its Job (backoffLimit 0), and a Job that fails restarts the whole set: the processes of one attempt
-only work with each other. The next attempt begins when the last pod of the one before is gone, as both write one
+A pod that fails fails its Job (backoffLimit 0), and a Job that fails restarts the whole set: the processes of an
+attempt are of use only together. The next attempt begins when the last pod of the one before is gone, as both write one
 workdir. Kubernetes expands $(NAME) in commands and values, so every $ is written twice.
 """
 
@@ -94,17 +94,14 @@ def _jobset(run: Run, args: argparse.Namespace) -> dict[str, Any]:
 
 def _pod(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     chip, shape, chips = tpu.parts(run.topology)
-    environment = {**tpu.environment(run.topology), **run.environment()}
+    environment = run.environment()
     container = {
         "name": "umit",
         "image": run.image,
         "command": [_literal(word) for word in run.argv],
         "env": [
             *({"name": name, "value": _literal(value)} for name, value in environment.items()),
-            *(
-                {"name": name, "valueFrom": {"secretKeyRef": {"name": run.name, "key": name}}}
-                for name in run.secrets
-            ),
+            *({"name": name, "valueFrom": {"secretKeyRef": {"name": run.name, "key": name}}} for name in run.secrets),
         ],
         "ports": [{"name": name, "containerPort": port} for port, name in _PORTS.items()],
         "resources": {"requests": {"google.com/tpu": chips}, "limits": {"google.com/tpu": chips}},

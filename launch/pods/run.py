@@ -57,6 +57,8 @@ class Run:
             processes.COUNT: str(topology.processes),
             "JAX_PLATFORMS": _PLATFORMS.get(topology.accelerator, "tpu,cpu"),
         }
+        if topology.slices > 1:  # a slice that hangs ends the processes, which a scheduler can start again
+            every["LIBTPU_INIT_ARGS"] = "--megascale_abort_on_hangs=true"
         if topology.accelerator == "cpu":
             given = own.pop("XLA_FLAGS", xla_flags).split()
             others = [flag for flag in given if not flag.startswith(_CPU_DEVICES)]

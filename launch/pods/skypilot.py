@@ -47,7 +47,7 @@ def render(run: Run, args: argparse.Namespace) -> Rendered:
         task["secrets"] = dict.fromkeys(run.secrets)
     if args.setup:
         task["setup"] = cluster.one_line("--setup", args.setup)
-    task["run"] = f"exec {shlex.join(run.argv)}\n"
+    task["run"] = f"{shlex.join(run.argv)}\n"
     path = f"{args.out}/{run.name}.sky.yaml"
     flags = [word for name in run.secrets for word in ("--secret", name)]  # taken from the environment of sky
     command = Command(("sky", "jobs", "launch", "--yes", "--detach-run", "--name", run.name, *flags, path))

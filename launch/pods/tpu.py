@@ -1,17 +1,16 @@
 """TPU slices as Google's services call them, on top of the names that `umit compile` knows (umit_jax/aot/topology.py).
 
-| slice       | GKE (accelerator, topology)  | Cloud TPU      | hosts                                                    |
-| v5e-1       | tpu-v5-lite-podslice, 1x1    | v5litepod-1    | 1 of 1 chip                                              |
-| v5e-8       | tpu-v5-lite-podslice, 2x4    | v5litepod-8    | GKE: 2 of 4 chips; a TPU VM: 1 of 8 chips; v6e likewise  |
-| v5e-256     | tpu-v5-lite-podslice, 16x16  | v5litepod-256  | 64 of 4 chips                                            |
-| v5p-512     | tpu-v5p-slice, 4x8x8         | v5p-512        | 64 of 4 chips                                            |
+| slice   | GKE (accelerator, topology) | Cloud TPU     | hosts                                                   |
+| v5e-1   | tpu-v5-lite-podslice, 1x1   | v5litepod-1   | 1 of 1 chip                                             |
+| v5e-8   | tpu-v5-lite-podslice, 2x4   | v5litepod-8   | GKE: 2 of 4 chips; a TPU VM: 1 of 8 chips; v6e likewise |
+| v5e-256 | tpu-v5-lite-podslice, 16x16 | v5litepod-256 | 64 of 4 chips                                           |
+| v5p-512 | tpu-v5p-slice, 4x8x8        | v5p-512       | 64 of 4 chips                                           |
 
 Sources: cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus, cloud.google.com/tpu/docs.
 """
 
 import argparse
 import math
-from typing import Any
 
 from launch.cli import UsageError
 from launch.pods.run import Topology
@@ -64,14 +63,10 @@ def vm_type(topology: Topology) -> tuple[str, str]:
     chip = topology.accelerator.partition(":")[0]
     named = {shape: name for name, shape in names().items()}
     if chip not in _VM_RUNTIMES:
-        raise UsageError(f"--topology: {topology.accelerator} is no TPU VM: expected {', '.join(_VM_RUNTIMES)}; see gke")
+        raise UsageError(
+            f"--topology: {topology.accelerator} is no TPU VM: expected {', '.join(_VM_RUNTIMES)}; see gke"
+        )
     if topology.accelerator not in named:
         raise UsageError(f"--topology: {topology.accelerator} has no TPU VM type; gke and xpk take any shape")
     _, _, size = named[topology.accelerator].rpartition("-")
     return f"{CLOUD_TYPES.get(chip, chip)}-{size}", _VM_RUNTIMES[chip]
-
-
-def environment(topology: Topology) -> dict[str, str]:
-    """What a process on a TPU needs beside what every process has: a slice that does not answer ends the others."""
-    own: dict[str, Any] = {"LIBTPU_INIT_ARGS": "--megascale_abort_on_hangs=true"} if topology.slices > 1 else {}
-    return own

@@ -1,10 +1,10 @@
 """`umit launch tpu-vm`: a queued resource whose machines run umit as a service of systemd from their startup script.
 
-| what happens                          | what follows                                                                    |
-| the machines boot, or boot again      | the startup script writes the service and starts it; umit resumes               |
-| a machine is stopped or preempted     | SIGTERM; --grace-seconds until SIGKILL, where Google waits that long (spot: 30 s) |
-| umit fails                            | started again after 30 s, --max-restarts times an hour; not after wrong usage (2) |
-| a spot slice is preempted             | the queued resource is SUSPENDED: delete it and launch again (docs/pods.md)     |
+| what happens                      | what follows                                                                     |
+| the machines boot, or boot again  | the startup script writes the service and starts it; umit resumes                |
+| a machine is stopped or preempted | SIGTERM; SIGKILL --grace-seconds later, unless Google is earlier (spot: 30 s)    |
+| umit fails                        | starts again after 30 s, --max-restarts times an hour; not after wrong usage (2) |
+| a spot slice is preempted         | the queued resource is SUSPENDED: delete it and launch again (docs/pods.md)      |
 """
 
 import argparse
@@ -65,7 +65,6 @@ def start(run: Run, args: argparse.Namespace) -> dict[str, Any]:
 def _startup(run: Run, args: argparse.Namespace) -> str:
     """systemd reads % and $ in a unit in its own way, so that the unit only names a script."""
     directory = f"/var/lib/umit/{run.name}"
-    end = f"end-of-{run.name}"
     unit = f"""\
 [Unit]
 Description=umit {run.name}
@@ -83,7 +82,9 @@ TimeoutStopSec={run.grace_seconds}
 LimitMEMLOCK=infinity
 """
     script = _script(run, args)
-    assert end not in script
+    end = f"end of {run.name}"
+    while end in script.splitlines():
+        end += "."
     return (
         f"#!/bin/bash\nset -eu\nmkdir -p {directory}\n"
         f"cat > {directory}/run.sh <<'{end}'\n{script}{end}\n"
@@ -93,7 +94,7 @@ LimitMEMLOCK=infinity
 
 
 def _script(run: Run, args: argparse.Namespace) -> str:
-    environment = {**tpu.environment(run.topology), **run.environment()}
+    environment = run.environment()
     lines = ["set -eu", *(f"export {name}={shlex.quote(value)}" for name, value in environment.items())]
     lines += [f'{name}="$(gcloud secrets versions access latest --secret={name})"' for name in run.secrets]
     lines += [f"export {' '.join(run.secrets)}"] if run.secrets else []

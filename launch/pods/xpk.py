@@ -33,7 +33,7 @@ def render(run: Run, args: argparse.Namespace) -> Rendered:
     cluster.image_needed(run, "xpk")
     cluster.shared_workdir(run)
     chip, shape, _ = tpu.parts(run.topology)
-    environment = {**tpu.environment(run.topology), **run.environment()}
+    environment = run.environment()
     lines = [*(f"{name}={_yaml(value)}" for name, value in environment.items()), *run.secrets]
     path = f"{args.out}/{run.name}.env"
     command = cluster.one_line("--config.KEY=VALUE", shlex.join(run.argv)).replace("$", "$$")

@@ -1,11 +1,122 @@
-"""Secrets never get into what `umit launch` renders, whatever the backend."""
+"""One run, rendered by every backend of `umit launch`: all say the same of topology, image, environment and command.
+
+Read back by tests/launch/rendered.py. And: secrets never get into any of it.
+"""
+
+import dataclasses
 
 import pytest
 
 from launch import cli
-from tests.launch.conftest import CONFIGS
+from tests.launch.rendered import CONFIG, OF_A_PLATFORM, dry_run, read
 
-CONFIG = f"{CONFIGS / 'quickstart.py'}:stage1"
+ON_TPU = {
+    "gke": (),
+    "xpk": ("--cluster", "c", "--project", "p", "--zone", "z"),
+    "tpu-vm": ("--project", "p", "--zone", "z"),
+    "skypilot": (),
+}
+ODD = "b 'c' \"d\" $HOME $(HF_TOKEN) $$ `id` %s {x} \\ é\n# : end of umit\nend of umit"
+
+
+def seen(backend, capsys, scratch, *flags):
+    return read(backend, *dry_run(capsys, backend, "--config", CONFIG, *flags), scratch / backend)
+
+
+@pytest.mark.parametrize("value", ["b", ODD])
+@pytest.mark.parametrize("image", ["", "europe-docker.pkg.dev/p/umit:1"])
+def test_all_backends_agree_on_a_run(value, image, capsys, tmp_path):
+    run = ("--workdir", "/shared/run", "--env", f"A={value}", "--env", "B=", "--config.model=it's $x")
+    machines = {
+        "local": ("--processes", "4", "--devices-per-process", "4"),
+        "slurm": ("--nodes", "4", "--devices-per-node", "4"),
+        **{backend: (*flags, "--topology", "v5e-16") for backend, flags in ON_TPU.items()},
+    }
+    if not image:
+        del machines["gke"], machines["xpk"]
+    described = {}
+    for backend, flags in machines.items():
+        own = ("--image", image) if image and backend != "local" else ()
+        described[backend] = seen(backend, capsys, tmp_path, *run, *flags, *own)
+    for backend, found in described.items():
+        assert (found.hosts, found.chips, found.slices) == (4, 4, 1), backend
+        assert found.image == (image if backend != "local" else ""), backend
+        wanted = ["umit", "train", "--config", CONFIG, "--workdir", "/shared/run", "--config.model=it's $x"]
+        assert found.command == wanted, backend
+        env = {name: text for name, text in found.env.items() if name not in OF_A_PLATFORM}
+        assert env == {"UMIT_PROCESSES": "4", "A": value, "B": ""}, backend
+    on_tpu = [described[backend] for backend in ON_TPU if backend in described]
+    assert all(found == on_tpu[0] for found in on_tpu)
+    assert on_tpu[0].accelerator == "v5e:4x4"
+
+
+@pytest.mark.parametrize(
+    ("topology", "slices", "shape", "hosts", "chips"),
+    [
+        ("v5e-1", 1, "v5e:1x1", 1, 1),
+        ("v5e-4", 1, "v5e:2x2", 1, 4),
+        ("v5e:16x16", 2, "v5e:16x16", 128, 4),
+        ("v6e-256", 1, "v6e:16x16", 64, 4),
+        ("v5p-8", 1, "v5p:2x2x1", 1, 4),
+        ("v5p-512", 2, "v5p:4x8x8", 128, 4),
+        ("tpu7x-16", 1, "tpu7x:2x2x2", 2, 4),
+    ],
+)
+def test_slices_become_hosts_and_every_host_knows_of_all(topology, slices, shape, hosts, chips, capsys, tmp_path):
+    run = ("--workdir", "gs://b/run", "--image", "i", "--topology", topology, "--slices", str(slices))
+    backends = dict(ON_TPU)
+    if slices > 1:
+        del backends["skypilot"]
+    if shape.startswith("tpu7x"):
+        del backends["skypilot"], backends["tpu-vm"]
+    for backend, flags in backends.items():
+        found = seen(backend, capsys, tmp_path, *run, *flags)
+        asked = (found.accelerator, found.hosts, found.chips, found.slices, found.env["UMIT_PROCESSES"])
+        assert asked == (shape, hosts, chips, slices, str(hosts)), backend
+        assert ("LIBTPU_INIT_ARGS" in found.env) == (slices > 1), backend
+        assert found.env["JAX_PLATFORMS"] == "tpu,cpu", backend
+
+
+def test_eight_chips_are_one_machine_as_tpu_vm_and_two_nodes_of_gke(capsys, tmp_path):
+    run = ("--workdir", "gs://b/run", "--image", "i", "--topology", "v6e-8")
+    found = {backend: seen(backend, capsys, tmp_path, *run, *flags) for backend, flags in ON_TPU.items()}
+    hosts = {backend: (one.hosts, one.chips, one.env["UMIT_PROCESSES"]) for backend, one in found.items()}
+    assert hosts == {"gke": (2, 4, "2"), "xpk": (2, 4, "2"), "tpu-vm": (1, 8, "1"), "skypilot": (1, 8, "1")}
+
+
+@pytest.mark.parametrize("backend", ["slurm", *ON_TPU])
+def test_a_secret_is_asked_for_by_its_name_alone(backend, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "not-to-be-written")
+    machines = {"slurm": (), **{name: (*flags, "--topology", "v5e-4") for name, flags in ON_TPU.items()}}[backend]
+    run = ("--config", CONFIG, "--workdir", "/shared/run", "--image", "i", *machines, "--secret", "HF_TOKEN")
+    commands, files = dry_run(capsys, backend, *run)
+    found = read(backend, commands, files, tmp_path)
+    assert found.secrets == {"HF_TOKEN"}
+    assert "HF_TOKEN" not in found.env
+    assert "not-to-be-written" not in str((commands, files, dataclasses.asdict(found)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["gke", "--topology", "v5e-16"], "--image: umit launch gke needs a container image that holds umit"),
+        (["gke", "--topology", "v9-16"], "--topology: expected one of v4-8, "),
+        (["gke", "--topology", "v5e-16", "--slices", "0"], "--slices: expected at least 1, found 0"),
+        (["gke", "--topology", "v5e:1x2"], "--topology: expected hosts of 1, 4 or 8 chips, found 'v5e:1x2'"),
+        (["gke", "--topology", "v5e-4", "--image", "i", "--workdir", "run"], "--workdir: expected gs://..."),
+        (["skypilot", "--topology", "v5e-4", "--slices", "2"], "--slices: expected 1, as SkyPilot joins no slices"),
+        (["skypilot", "--topology", "tpu7x-8"], "--topology: tpu7x:2x2x1 is no TPU VM: expected v4, v5e, v5p, v6e"),
+        (["tpu-vm", *ON_TPU["tpu-vm"], "--topology", "v5p:4x4x12"], "v5p:4x4x12 has no TPU VM type"),
+        (["tpu-vm", "--topology", "v5e-4", "--zone", "z"], "the following arguments are required: --project"),
+        (["xpk", *ON_TPU["xpk"], "--topology", "v5e-4", "--image", "i", "--config.model=a\nb"], "expected one line"),
+        (["local", "--image", "i"], "unknown argument --image"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags, said, capsys):
+    given = [] if "--workdir" in flags else ["--workdir", "gs://b/run"]
+    assert cli.main(["launch", *flags, "--config", CONFIG, "--dry-run", *given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 @pytest.mark.parametrize(
