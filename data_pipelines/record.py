@@ -5,6 +5,7 @@ Media stay encoded (PNG, JPEG) and carry what geometry they have; identifiers of
 """
 
 import dataclasses
+import re
 from typing import Any
 
 from umit_jax.batch import TASKS
@@ -15,6 +16,7 @@ SPLITS = ("train", "validation", "test")
 MEDIA_KINDS = ("image", "volume")
 LABEL_KINDS = ("manual", "model", "tag", "measured", "templated", "synthetic")
 MEDIA_TOKEN = "<media>"  # stands in a user turn where the next of the record's media goes
+BOX = re.compile(r"<\|box_start\|>\((\d+),\s*(\d+)\),\s*\((\d+),\s*(\d+)\)<\|box_end\|>")  # 2D, in 0-1000
 
 
 class RecordError(ValueError):
@@ -72,6 +74,13 @@ class Record:
     heldout: str = "patient"
 
 
+def boxes_are_right(text: str) -> bool:
+    """Whether each box that a text opens can be read, is not empty or inverted, and lies in the image."""
+    found = [tuple(map(int, match.groups())) for match in BOX.finditer(text)]
+    whole = text.count("<|box_start|>") == text.count("<|box_end|>") == len(found)
+    return whole and all(x1 < x2 <= 1000 and y1 < y2 <= 1000 for x1, y1, x2, y2 in found)
+
+
 def _require(ok: bool, record: Record, field: str, expected: str, found: Any) -> None:
     if not ok:
         raise RecordError(f"record {record.id!r}: {field}: expected {expected}, found {found!r}")
@@ -100,6 +109,8 @@ def check_record(record: Record) -> Record:
     holes = sum(turn.text.count(MEDIA_TOKEN) for turn in record.turns if turn.role == "user")
     _require(holes == len(record.media), record, "turns", f"{len(record.media)} times {MEDIA_TOKEN}", holes)
     _require(all(turn.text for turn in record.turns), record, "turns", "text in every turn", "an empty one")
+    wrong = next((turn.text for turn in record.turns if not boxes_are_right(turn.text)), None)
+    _require(wrong is None, record, "turns", "boxes within 0-1000, neither empty nor inverted", wrong)
     try:
         check_target(record.target)
     except TargetError as error:

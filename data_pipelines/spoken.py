@@ -15,10 +15,8 @@ from collections.abc import Sequence
 
 from data_pipelines.image import Processing, Span
 from data_pipelines.prompts.answers import answer_text, whole_box
-from data_pipelines.record import Record, Turn
+from data_pipelines.record import BOX, Record, Turn
 from umit_jax.targets import Frame, Target, convert_target
-
-_INLINE = re.compile(r"<\|box_start\|>\((\d+),(\d+)\),\((\d+),(\d+)\)<\|box_end\|>")
 
 
 class SpokenError(ValueError):
@@ -71,7 +69,7 @@ def spoken_target(record: Record, frame: Frame | None) -> Target:
 
 def _moved(text: str, record: Record, frame: Frame) -> str:
     """The text with its 0-1000 boxes in the frame."""
-    if not _INLINE.search(text):
+    if not BOX.search(text):
         return text
     if len(record.media) > 1:
         raise SpokenError(f"a text with boxes and {len(record.media)} images")
@@ -80,4 +78,4 @@ def _moved(text: str, record: Record, frame: Frame) -> str:
         x1, y1, x2, y2 = whole_box([float(n) for n in match.groups()], frame.norm1000(), frame)
         return f"<|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
 
-    return _INLINE.sub(move, text)
+    return BOX.sub(move, text)

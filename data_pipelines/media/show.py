@@ -33,11 +33,12 @@ _AIR_HU = -500.0  # a volume that goes below this is taken for CT where nobody s
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """media, and what it was made from. raw_size: (w, h) of an image in its own pixels. raw, shown: of a volume, as
-    stored and as shown. naming: words of the header that name the patient, in lower case, for comparing only."""
+    """media, and what it was made from. raw_size: (w, h) of an image in its own pixels, of a cine with its number of
+    frames. raw, shown: of a volume, as stored and as shown. naming: words of the header that name the patient, in lower
+    case, for comparing only."""
 
     media: Media
-    raw_size: tuple[int, int] | None = None
+    raw_size: tuple[int, ...] | None = None
     raw: Volume | None = None
     shown: Volume | None = None
     naming: frozenset[str] = frozenset()
@@ -139,4 +140,6 @@ def _show_cine(image: DicomImage) -> Shown:
     picks = np.unique(np.linspace(0, count - 1, min(count, LARGEST[2])).round().astype(int))
     frames = [shrink(image.render(frame=int(i)), LARGEST[0]) for i in picks]
     size = (frames[0].shape[1], frames[0].shape[0], len(frames))
-    return Shown(Media(tuple(map(encode_png, frames)), "volume", image.modality, size), naming=image.naming)
+    media = Media(tuple(map(encode_png, frames)), "volume", image.modality, size)
+    stored = image.render(frame=0).shape
+    return Shown(media, raw_size=(stored[1], stored[0], count), naming=image.naming)

@@ -23,7 +23,7 @@ from data_pipelines.parts import Rejected
 from data_pipelines.prompts import answer_text, options_text
 from data_pipelines.prompts.render import first_number, wordings
 from data_pipelines.publish import STRICT, Rules
-from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn
+from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn, boxes_are_right
 from data_pipelines.seeded import generator
 from data_pipelines.sources.fetch import cache_dir
 from data_pipelines.sources.label_file import Item, LabelFileError, Row, RowError, read_labels
@@ -156,6 +156,8 @@ def _options(rows: Sequence[Row], language: str) -> list[str]:
 
 def _record(dataset: str, row: Row, shown: Shown, options: Sequence[str], seed: int) -> Record:
     """One row as a record, still without patient, split and licence."""
+    if not boxes_are_right(f"{row.question}\n{row.answer}"):
+        raise RowError("boxes or points outside the image, or inverted")
     words = set(row.text.lower().replace(",", " ").replace("^", " ").split())
     if words & shown.naming:
         raise RowError("the row's words name the patient")
@@ -213,8 +215,10 @@ def placed(coords: Sequence[float], shown: Shown, corners: int) -> Sequence[floa
     if len(coords) != corners * axes:
         raise RowError(f"{len(coords)} coordinates for an image of {axes} axes")
     if shown.raw_size is not None:
-        scale = [b / a for a, b in zip(shown.raw_size, shown.media.size, strict=True)]
-        return [c * scale[i % 2] for i, c in enumerate(coords)]
+        if shown.raw_size[2:] != shown.media.size[2:]:
+            raise RowError("boxes or points in a cine of which not every frame is shown")
+        # Multiplied first: the far edge stays the far edge.
+        return [c * shown.media.size[i % axes] / shown.raw_size[i % axes] for i, c in enumerate(coords)]
     if shown.raw is None or shown.shown is None:
         return coords
     near, far = coords[:3], coords[-3:]

@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipelines.prompts import answer_text
-from data_pipelines.record import Media, Turn
+from data_pipelines.record import BOX, Media, Turn, boxes_are_right
 from data_pipelines.sources.make import OUTSIDE, RowError, numbers
 from umit_jax.targets import Frame, Target, TargetError, boxes_target, points_target
 
 _HOLE = re.compile(r"<ref-object>|<bbox>")
-_BOX = r"<\|box_start\|>\((\d+),\s*(\d+)\),\s*\((\d+),\s*(\d+)\)<\|box_end\|>"
-_NAMED = re.compile(rf"(?:<\|object_ref_start\|>(.*?)<\|object_ref_end\|>)?\s*{_BOX}", re.DOTALL)
+_NAMED = re.compile(rf"(?:<\|object_ref_start\|>(.*?)<\|object_ref_end\|>)?\s*{BOX.pattern}", re.DOTALL)
 _NAMELESS = "object"
 
 
@@ -26,6 +25,8 @@ def placed(
     turns: Sequence[Turn], objects: Mapping[str, Any], media: Sequence[Media]
 ) -> tuple[tuple[Turn, ...], Target | None]:
     """(turns without holes, target of the last answer's boxes or points, None where it has none). Raises RowError."""
+    if not all(boxes_are_right(turn.text) for turn in turns[:-1]):
+        raise RowError(OUTSIDE)
     refs, shapes = objects.get("ref") or [], objects.get("bbox") or []
     if not isinstance(refs, list) or not isinstance(shapes, list) or not all(isinstance(r, str) and r for r in refs):
         raise RowError("objects are no lists of names and boxes")

@@ -84,6 +84,10 @@ MESSAGES: list[Any] = [  # messages_test.jsonl
     },
     {"messages": said("<image>Half a character?", "\ud83d"), "images": [A]},
     {"messages": said("<image>Whole?", "\U0001f600"), "images": ["\0"]},
+    {"messages": said("<image>In <|box_start|>(300,200),(100,400)<|box_end|>?", "A liver."), "images": [A]},
+    {"messages": said("<image>In <|box_start|>(300,200),(1001,400)<|box_end|>?", "A liver."), "images": [A]},
+    {"messages": said("<image>Where?", TOKENS.replace("300", "100"), "Sure?", "Yes."), "images": [A]},
+    {"messages": said("<image>In <|box_start|>(300,200)?", "A liver."), "images": [A]},
 ]
 LLAVA: list[Any] = [  # llava.json
     {"id": "1", "image": "a.jpg", "conversations": llava("<image>\nWhat?", "A lung.", "Sure?", "Yes.")},

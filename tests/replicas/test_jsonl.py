@@ -104,6 +104,10 @@ def test_messages_that_cannot_be_used_are_listed(whole):
         15: outside,
         16: "text is no Unicode",
         17: "image file is missing",
+        18: outside,
+        19: outside,
+        20: outside,
+        21: outside,
     }
 
 

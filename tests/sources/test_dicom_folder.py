@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from data_pipelines.media.raster import decode
+from data_pipelines.media.show import Shown
 from data_pipelines.preparation import prepare
+from data_pipelines.record import Media
 from data_pipelines.shards import ShardError, open_shards
 from data_pipelines.sources import dicom_folder, nifti_folder
-from data_pipelines.sources.folder import split_of
+from data_pipelines.sources.folder import placed, split_of
 from data_pipelines.sources.label_file import LabelFileError
 from tests.media.dicom_files import series, write
 
@@ -118,6 +120,28 @@ def test_a_cine_is_shown_by_some_of_its_frames(folder):
     assert records[2].media[0].spacing_mm is None
 
 
+def test_a_box_in_a_cine_follows_its_size_and_is_refused_where_frames_are_left_out(folder):
+    few, many = (RNG.integers(0, 255, (count, 300, 520)).astype(np.uint8) for count in (3, 40))
+    files = {
+        name: write(frames, Modality="XA", PixelSpacing=None) for name, frames in (("a.dcm", few), ("b.dcm", many))
+    }
+    boxes = json.dumps([["stenosis", 52, 30, 1, 520, 300, 3]])
+    manifest, records = folder(files, [{"file": name, "boxes": boxes} for name in files])
+    assert records[2].media[0].size == (256, 148, 3)
+    box = records[2].target["items"][0]["box"]
+    np.testing.assert_allclose(box, [52 * 256 / 520, 30 * 148 / 300, 1, 256, 148, 3])
+    assert box[3:] == [256, 148, 3]
+    assert {q["id"]: q["reason"] for q in manifest["quarantined"]} == {
+        "line 3": "boxes or points in a cine of which not every frame is shown"
+    }
+
+
+@pytest.mark.parametrize("side", range(1025, 3000, 97))
+def test_a_box_at_the_far_edge_of_an_image_that_is_shrunk_is_not_beyond_it(side):
+    media = Media((b"",), "image", "DX", (1024, 1000))
+    assert placed([0, 0, side, side], Shown(media, raw_size=(side, side)), 2) == [0, 0, 1024, 1000]
+
+
 def test_bad_rows_and_files_are_quarantined_by_line_and_the_rest_goes_on(folder):
     files = {
         "good.dcm": _ct("a"),
@@ -133,6 +157,8 @@ def test_bad_rows_and_files_are_quarantined_by_line_and_the_rest_goes_on(folder)
     names = ["good.dcm", "other.dcm", "short.dcm", "text.dcm", "us.dcm", "marked.dcm", "scan", "gone.dcm", "../x.dcm"]
     rows = [{"file": name, "label": "ab"[i % 2]} for i, name in enumerate(names)]
     rows.append({"file": "good.dcm", "label": "", "boxes": json.dumps([["x", 1, 2, 300, 4]])})
+    inverted = "What is in <|box_start|>(300,200),(100,400)<|box_end|>?"
+    rows.append({"file": "good.dcm", "label": "", "question": inverted, "answer": "A liver."})
     manifest, records = folder(files, rows)
     assert sorted(records) == [2, 3]
     assert {q["id"]: q["reason"] for q in manifest["quarantined"]} == {
@@ -144,6 +170,7 @@ def test_bad_rows_and_files_are_quarantined_by_line_and_the_rest_goes_on(folder)
         "line 9": "no such file",
         "line 10": "file outside the source folder",
         "line 11": "boxes or points outside the image, or inverted",
+        "line 12": "boxes or points outside the image, or inverted",
     }
 
 
