@@ -84,6 +84,7 @@ def _write_predictions(path: pathlib.Path, config: Any, model: "LoadedModel") ->
     if not records:
         raise UsageError(f"--config.split: no record of split {config.split!r} for tasks {tuple(config.tasks)}")
     baseline = fit(truths)
+    counts = training_words(truths)
     prompts = [build_prompt(r, model.tokenizer, model.processing) for r in records]
     limits = [config.max_new_tokens[r.task] for r in records]
     partial = PartialAnswers(path.with_name(".answers.partial.jsonl"), _key(config, model), [r.id for r in records])
@@ -101,7 +102,8 @@ def _write_predictions(path: pathlib.Path, config: Any, model: "LoadedModel") ->
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         for record, prompt, ids in zip(records, prompts, answers, strict=True):
             text = model.tokenizer.decode(ids).strip()
-            file.write(json.dumps(_prediction(record, prompt.spoken, text, baseline), ensure_ascii=False) + "\n")
+            line = _prediction(record, prompt.spoken, text, baseline) | rare_words(record, counts)
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
     pathlib.Path(file.name).chmod(0o644)
     pathlib.Path(file.name).replace(path)
     partial.remove()
@@ -119,6 +121,29 @@ def _key(config: Any, model: "LoadedModel") -> str:
     parts = [__version__, fingerprint(model.checkpoint.path), model.config.to_hf(), model.tokenizer.fingerprint]
     parts += [model.processing.to_json(), shards, settings]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def training_words(truths: list[dict[str, Any]]) -> dict[str, Any]:
+    """Words of the English training reports of each data set, counted: mode r2gen hides the rare ones."""
+    from umit_jax.eval.metrics.r2gen import count_words
+
+    reports: dict[str, list[str]] = {}
+    for item in truths:
+        if _is_english_report(item["task"], item["language"], item["target"]):
+            reports.setdefault(item["dataset"], []).append(item["target"]["text"])
+    return {dataset: count_words(texts, dataset) for dataset, texts in reports.items()}
+
+
+def rare_words(record: Any, counts: dict[str, Any]) -> dict[str, list[str]]:
+    from umit_jax.eval.metrics import r2gen
+
+    if record.dataset not in counts or not _is_english_report(record.task, record.language, record.target):
+        return {}
+    return {"rare_words": r2gen.rare_words(record.target["text"], record.dataset, counts[record.dataset])}
+
+
+def _is_english_report(task: str, language: str, target: dict[str, Any]) -> bool:
+    return task == "report" and language == "en" and target["kind"] == "text"
 
 
 def _identity(record: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Golden values, worked out by hand or by an independent library."""
 
+import dataclasses
 import itertools
 
 import nltk.translate.bleu_score as nltk_bleu
@@ -225,3 +226,69 @@ def test_images_without_spacing_are_left_out_of_millimetres_and_their_fraction_i
     assert result["mre_mm"].count == 1
     assert result["no_spacing"].point == 0.5
     assert set(landmark.landmarks([point_item([1, 1], [9, 9], None)])) == {"no_spacing"}
+
+
+@pytest.mark.parametrize(
+    ("true", "said", "scores", "value"),
+    [
+        ([[0, 0, 10, 10]], [[0, 0, 10, 5.2]], None, 3 / 8),  # IoU 0.52 is above 0.40, 0.45 and 0.50
+        ([[0, 0, 10, 10]], [[0, 0, 10, 4]], None, 0),  # 0.40 is not above 0.40
+        ([[0, 0, 10, 10], [20, 0, 30, 10]], [[0, 0, 10, 10]], None, 1 / 2),
+        ([[0, 0, 10, 10]], [[0, 0, 10, 10], [50, 0, 60, 10]], None, 1 / 2),
+        ([[0, 0, 10, 10]], [[0, 0, 10, 10], [0, 0, 10, 10]], None, 1 / 2),  # the second finds it taken
+        # the wide box may take either true one, the narrow one only the first above 0.50: who comes first decides
+        ([[0, 0, 10, 10], [1, 0, 11, 10]], [[0.2, 0, 10.2, 10], [0, 0, 7, 10]], None, (3 + 5 / 3) / 8),
+        ([[0, 0, 10, 10], [1, 0, 11, 10]], [[0.2, 0, 10.2, 10], [0, 0, 7, 10]], [0.1, 0.9], (6 + 2 / 3) / 8),
+        ([], [[0, 0, 1, 1]], None, 0),
+        ([[0, 0, 1, 1]], [], None, 0),
+        ([[0, 0, 1, 1]], None, None, 0),
+        ([], None, None, 0),
+    ],
+)
+def test_rsna_precision_by_hand(true, said, scores, value):
+    item = box_item([("a", box) for box in true], None if said is None else [("a", box) for box in said])
+    item = dataclasses.replace(item, scores=scores)
+    assert detect.precision(item) == pytest.approx(value)
+
+
+def test_an_image_without_boxes_of_which_nothing_is_said_is_not_scored():
+    items = [box_item([], []), box_item([("a", [0, 0, 1, 1])], [("a", [0, 0, 1, 1])])]
+    statistic = detect.detection(items)["ap_0.40_0.75"]
+    assert (statistic.point, statistic.count) == (1, 1)
+
+
+def test_hits_at_each_threshold_are_those_of_coco_evaluation():
+    faster_coco_eval = pytest.importorskip("faster_coco_eval")
+    rng = np.random.default_rng(3)
+    images = []
+    for _ in range(20):
+        near = rng.integers(0, 20, (2, 3, 2))
+        images.append(np.concatenate([near, near + rng.integers(10, 30, (2, 3, 2)) + rng.random((2, 3, 2))], -1))
+    confidences = rng.permutation(60).reshape(20, 3) / 60
+
+    def rows(side, **more):
+        return [
+            {"id": 3 * i + j + 1, "image_id": i, "category_id": 1, "iscrowd": 0, "area": float(np.prod(b[2:] - b[:2]))}
+            | {"bbox": [*b[:2], *(b[2:] - b[:2])], **{key: float(value[i, j]) for key, value in more.items()}}
+            for i, image in enumerate(images)
+            for j, b in enumerate(image[side])
+        ]
+
+    truth = faster_coco_eval.COCO()
+    truth.dataset = {"images": [{"id": i} for i in range(20)], "categories": [{"id": 1, "name": "a"}]}
+    truth.dataset["annotations"] = rows(0)
+    truth.createIndex()
+    evaluation = faster_coco_eval.COCOeval_faster(truth, truth.loadRes(rows(1, score=confidences)), "bbox")
+    evaluation.params.iouThrs = np.array(detect.AP_THRESHOLDS)
+    evaluation.run()
+    # recall at each threshold over all images is the number of hits over 60 true boxes
+    expected = evaluation.eval["recall"][:, 0, 0, -1] * 60
+    hits = np.zeros(len(detect.AP_THRESHOLDS))
+    for image, scores in zip(images, confidences, strict=True):
+        item = box_item([("a", b) for b in image[0]], [("a", b) for b in image[1]])
+        matrix = detect.iou_matrix(image[1][np.argsort(-scores)], image[0])
+        counts = [detect.greedy_hits(matrix, t) for t in detect.AP_THRESHOLDS]
+        hits += counts
+        expected_value = np.mean([c / (6 - c) for c in counts])
+        assert detect.precision(dataclasses.replace(item, scores=scores)) == pytest.approx(expected_value)
+    assert hits == pytest.approx(expected)

@@ -116,6 +116,54 @@ def test_an_unknown_mode_is_refused():
         score([line(0, "yes", YES)], modes=["lenient"])
 
 
+def test_rows_of_other_modes_stand_beside_the_strict_ones():
+    predictions = [line(0, "1:yes, nodule", YES), line(1, "a nodule", NO)]
+    rows = [r for r in score(predictions, modes=["llava_med", "vila_m3", "llava_med"]).rows if r["language"] == "en"]
+    found = {r["mode"]: r["value"] for r in rows if r["metric"] == "closed_accuracy"}
+    assert found == {"strict": 0.5, "llava_med": 1, "vila_m3": 0}
+    assert len(rows) == 4  # and how much strict could not parse
+
+
+def test_a_mode_gives_the_baseline_in_the_words_of_its_convention():
+    rows = score([line(0, "yes", YES, baseline=NO), line(1, "yes", NO, baseline=NO)], modes=["llava_med"]).rows
+    result = row(rows, mode="llava_med", language="en", metric="closed_accuracy")
+    assert (result["value"], result["baseline"]) == (0.5, 0.5)
+
+
+def test_parts_by_modality_and_topic_are_rows_of_the_breakdown():
+    about = {"modality": "CT", "topic": "closed/ORGAN"}
+    predictions = [
+        line(0, "yes", YES, **about),
+        line(1, "no", YES, **about),
+        line(2, "yes", YES, **{**about, "modality": "MR"}),
+        line(3, "no", YES, **{**about, "modality": None}),
+    ]
+    scores = score(predictions, modes=["vila_m3"])
+    parts = [r for r in scores.breakdown if r["metric"] == "closed_accuracy" and r["language"] == "en"]
+    assert {(r["mode"], r["by"], r["part"], r["value"], r["n"]) for r in parts} == {
+        (mode, "modality", *rest) for mode in ("strict", "vila_m3") for rest in (("CT", 0.5, 2), ("MR", 1, 1))
+    }  # one topic only: nothing to divide
+    assert not any("by" in r for r in scores.rows)
+
+
+def test_a_metric_that_is_undefined_is_left_out_and_named():
+    scores = score([line(i, "yes", YES, scores=[0.9, 0.1]) for i in range(3)])
+    assert {r["metric"] for r in scores.rows} == {"closed_accuracy", "ece", "unparsed"}
+    assert "strict auc vqa d en" in scores.not_computed
+
+
+def test_confidences_of_boxes_order_the_hits():
+    truth = boxes_target(Frame("raw", (1000, 1000)), [("a", [0, 0, 100, 100]), ("a", [10, 0, 110, 100])])
+    text = "(2,0),(102,100) (0,0),(70,100)"
+
+    def ap(**more):
+        predictions = [line(0, text, truth, task="detection", **more)]
+        return row(score(predictions).rows, metric="ap_0.40_0.75", language="en")["value"]
+
+    assert ap() == pytest.approx((3 + 5 / 3) / 8)
+    assert ap(scores=[0.2, 0.9]) == pytest.approx((6 + 2 / 3) / 8)
+
+
 def test_predictions_and_scores_survive_the_disk(tmp_path):
     predictions = [line(0, "是", options_target(["是", "否"], 0, 1), language="zh", mine="kept")]
     (tmp_path / "predictions.jsonl").write_text(json.dumps(predictions[0], ensure_ascii=False) + "\n", "utf-8")

@@ -9,7 +9,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from umit_jax.eval.bootstrap import Statistic
-from umit_jax.eval.metrics import Item, classify, detect, landmark, probability, report, vqa
+from umit_jax.eval.metrics import (
+    Item,
+    classify,
+    coco,
+    detect,
+    landmark,
+    llava_med,
+    m3d,
+    medevalkit,
+    probability,
+    r2gen,
+    report,
+    vila_m3,
+    vqa,
+)
 
 STRICT = "strict"
 
@@ -41,6 +55,7 @@ class Family:
 
 
 VQA = ("vqa",)
+REPORT = ("report", "caption")
 ANY = ("vqa", "report", "classification", "detection", "landmark", "caption", "comparison")
 
 FAMILIES = (
@@ -51,6 +66,22 @@ FAMILIES = (
     Family(STRICT, "text", None, report.NAMES, report.report),
     Family(STRICT, "boxes", ANY, detect.NAMES, detect.detection),
     Family(STRICT, "points", ANY, landmark.NAMES, landmark.landmarks),
+    Family(STRICT, "text", None, ("meteor",), coco.report_meteor, missing=coco.missing),
+    Family("llava_med", "options", VQA, ("closed_accuracy",), llava_med.closed),
+    Family("llava_med", "text", VQA, llava_med.OPEN_NAMES, llava_med.open_ended),
+    Family("llava_med_pathvqa", "options", VQA, ("closed_accuracy",), llava_med.closed_pathvqa),
+    Family("llava_med_pathvqa", "text", VQA, llava_med.OPEN_NAMES, llava_med.open_ended),
+    Family("medevalkit", "options", VQA, ("closed_accuracy",), medevalkit.closed),
+    Family("medevalkit", "text", VQA, medevalkit.OPEN_NAMES, medevalkit.open_ended),
+    Family("medevalkit", "text", REPORT, medevalkit.REPORT_NAMES, medevalkit.report),
+    Family("vila_m3", "options", VQA, ("closed_accuracy",), vila_m3.closed),
+    Family("vila_m3", "text", VQA, ("exact_match",), vila_m3.open_ended),
+    Family("vila_m3", "text", REPORT, coco.PTB_NAMES, coco.report_ptb, missing=coco.missing),
+    Family("m3d", "options", VQA, ("closed_accuracy",), m3d.closed),
+    Family("m3d", "text", (*VQA, *REPORT), m3d.TEXT_NAMES, m3d.texts),
+    Family("m3d", "boxes", ANY, m3d.BOX_NAMES, m3d.boxes, dims=3),
+    Family("r2gen", "text", REPORT, coco.BLEU_ROUGE, r2gen.report),
+    Family("r2gen", "text", REPORT, ("meteor",), r2gen.report_meteor, missing=coco.missing),
 )
 UNPARSED = "unparsed"  # beside every strict family: the fraction of answers that could not be read
 MODES = tuple(dict.fromkeys(family.mode for family in FAMILIES))

@@ -81,12 +81,12 @@ def precision(item: Item) -> float | None:
     for label, true in true_boxes.items():
         if said_boxes.get(label):
             matrix = iou_matrix(np.array(said_boxes[label], np.float64), np.array(true, np.float64))
-            hits += [_greedy_hits(matrix, threshold) for threshold in AP_THRESHOLDS]
+            hits += [greedy_hits(matrix, threshold) for threshold in AP_THRESHOLDS]
     boxes = len(said) + len(item.truth["items"]) - hits
     return float(np.mean(hits / np.maximum(boxes, 1)))
 
 
-def _greedy_hits(iou_NM: np.ndarray, threshold: float) -> int:
+def greedy_hits(iou_NM: np.ndarray, threshold: float) -> int:
     """Pairs above the threshold, each said box (row) in turn taking the best true box that is free."""
     iou_NM = iou_NM.copy()
     hits = 0

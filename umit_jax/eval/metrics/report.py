@@ -49,7 +49,12 @@ def words(text: str, language: str) -> list[str]:
     """Tokens of a report in lower case, without punctuation."""
     if language == "zh":
         return chinese_characters(text)
-    return [token for token in _tokenizer()(fold(text)).split() if any(map(str.isalnum, token))]
+    return [token for token in tokens_13a(fold(text)) if any(map(str.isalnum, token))]
+
+
+def tokens_13a(text: str) -> list[str]:
+    """mteval's tokens, as sacrebleu makes them."""
+    return _tokenizer()(text).split()
 
 
 @functools.cache
