@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.dry_run:
         rendered = backend.render(described, args)
         print(rendered)
+        args.out = None  # no summary either
         return {"backend": args.backend, "dry_run": True, **rendered.to_json()}
     return {"backend": args.backend, **backend.start(described, args)}
 

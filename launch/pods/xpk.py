@@ -1,8 +1,8 @@
 """`umit launch xpk`: the same pods as `umit launch gke`, written and submitted by xpk 1.x.
 
-xpk restarts on the exit statuses it is told (1 and 75 beside its own, so not after wrong usage) and counts all of them
-against --max-restarts, preemptions included. It pastes the command into a shell script and values into double-quoted
-YAML without escaping, and Kubernetes expands $(NAME) in both: they are escaped here.
+xpk restarts on the exit statuses it is told, here all of umit's but that of wrong usage, and counts every restart
+against --max-restarts, also those after a preemption. It pastes the command into a shell script and the values into
+double quotes of YAML as they are, and Kubernetes expands $(NAME) in both: they are escaped here.
 """
 
 import argparse
@@ -30,6 +30,8 @@ def topology(args: argparse.Namespace) -> Topology:
 
 def render(run: Run, args: argparse.Namespace) -> Rendered:
     """A file of variables, as xpk takes secrets from its own environment only there: a name without a value."""
+    from umit_jax.train.watchdog import HUNG
+
     cluster.image_needed(run, "xpk")
     cluster.shared_workdir(run)
     chip, shape, _ = tpu.parts(run.topology)
@@ -49,7 +51,7 @@ def render(run: Run, args: argparse.Namespace) -> Rendered:
         "command": f"exec {command}",  # so that SIGTERM reaches umit and not a shell around it
         "priority": args.priority,
         "max-restarts": run.max_restarts,
-        "restart-on-exit-codes": f"{FAILED},{PREEMPTED}",
+        "restart-on-exit-codes": f"{FAILED},{HUNG},{PREEMPTED}",
         "termination-grace-period-seconds": run.grace_seconds,
     }
     argv = ("xpk", "workload", "create", *(f"--{name}={value}" for name, value in flags.items()))

@@ -111,6 +111,14 @@ def test_wrong_flags_are_one_line_and_nothing_is_written(flags, said, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_shows_the_script_and_leaves_the_directory_as_it_is(tmp_path, capsys):
+    assert cli.main([*FLAGS, "--out", str(tmp_path), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"# {tmp_path}/umit.sbatch\n#!/bin/bash\n#SBATCH --job-name=umit\n")
+    assert shown.endswith(f"\nsbatch {tmp_path}/umit.sbatch\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_machine_without_slurm_is_told_so_before_anything_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert cli.main([*FLAGS, "--out", str(tmp_path / "out")]) == 2
