@@ -170,7 +170,11 @@ def _aorta(files: Mapping[str, bytes], _: Mapping[str, dict[int, str]], context:
     for file, names in _JSON_LANDMARKS.items():
         points_mm, found = landmarks(json.loads(files[ROOT + file]), names)
         for name, point_mm in points_mm.items():
-            points[name] = tuple(float(c) for c in to_voxels(volume, point_mm[None])[0])
+            point = to_voxels(volume, point_mm[None])[0]
+            if (point < 0).any() or (point > volume.size).any():
+                context.quarantine(f"TotalSegmentator/{file}/{name}", "landmark outside the image")
+            else:
+                points[name] = tuple(float(c) for c in point)
         diameters |= found
     dissected = bool(masks["aorta_false_lumen"].any())
     known = Facts(region="chest", diameters_mm=diameters, findings={"aortic_dissection": _yes_no(dissected)})

@@ -24,16 +24,21 @@ from data_pipelines.media.volume import (
 from data_pipelines.record import Media
 from data_pipelines.sources.measure import Masks, boxes_of
 from data_pipelines.sources.study import Coordinates, Facts, View
+from umit_jax.targets import TargetError
 
+_ROUNDING = 1e-4  # of a voxel
 MIN_PIXELS = 20  # of a structure in a slice, on the slice's own grid, to be called visible there
 
 
 def between(coords: Sequence[float], source: Volume, to: Volume) -> Coordinates:
-    """A point, or a box, of one voxel frame in that of another grid of the same patient with parallel axes."""
+    """A point, or a box, of one voxel frame in that of another grid of the same patient with parallel axes. Raises
+    TargetError for what lies outside of it by more than rounding."""
     corners = np.asarray(coords, float).reshape(-1, 3)
     moved = to_voxels(to, to_mm(source, corners))
     if len(moved) == 2:
         moved = np.stack([moved.min(axis=0), moved.max(axis=0)])
+    if (moved < -_ROUNDING).any() or (moved > np.array(to.size) + _ROUNDING).any():
+        raise TargetError(f"coordinates outside a volume of {to.size} voxels: {moved.ravel().tolist()}")
     moved = np.clip(moved, 0.0, to.size)
     return tuple(round(float(c), 6) for c in moved.ravel())
 

@@ -26,7 +26,7 @@ from data_pipelines.sources.folder import frame_of, placed
 from data_pipelines.sources.views import between
 from data_pipelines.spoken import spoken_frame, spoken_target
 from umit_jax.eval.parse import parse
-from umit_jax.targets import Frame, boxes_target, convert, points_target
+from umit_jax.targets import Frame, TargetError, boxes_target, convert, points_target
 
 ORIENTATIONS = [
     "".join(sign[axis] for axis, sign in zip(order, signs, strict=True))
@@ -197,3 +197,12 @@ def test_pixels_go_where_their_coordinates_go(flips):
         rows, columns = np.flatnonzero(out.max(axis=1) > 127), np.flatnonzero(out.max(axis=0) > 127)
         found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
         assert np.abs(np.subtract(found, wanted)).max() <= 1.0
+
+
+def test_what_lies_outside_the_volume_is_refused_never_moved_to_its_border():
+    raw = placed_volume("RAS", (8, 9, 10), np.array([1.0, 1.0, 2.0]), [2, 2, 2, 4, 4, 4])
+    shown = show_volume(raw)
+    for coords in ([8.01, 1.0, 1.0], [1.0, -0.01, 1.0], [1.0, 1.0, 1.0, 4.0, 4.0, 10.5]):
+        with pytest.raises(TargetError, match="outside a volume"):
+            between(coords, raw, shown.shown)
+    assert between([8.0, 0.0, 10.0], raw, shown.shown) == (0.0, 9.0, 10.0)
