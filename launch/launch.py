@@ -72,6 +72,7 @@ def describe(args: argparse.Namespace, backend: Any) -> Run:
         env=tuple(_variable(text) for text in args.env),
         secrets=tuple(_name("--secret", text) for text in args.secret),
         image=getattr(args, "image", ""),
+        mounts=tuple(_mount(text) for text in getattr(args, "mount", ())),
         grace_seconds=args.grace_seconds,
         max_restarts=args.max_restarts,
     )
@@ -82,6 +83,13 @@ def _variable(text: str) -> tuple[str, str]:
     if not equals or "\0" in value:
         raise UsageError(f"--env: expected NAME=VALUE, found {text!r}")
     return _name("--env", name), value
+
+
+def _mount(text: str) -> tuple[str, str]:
+    source, _, path = text.rpartition(":")
+    if not (re.fullmatch(r"(gs://)?[\w./-]+", source) and re.fullmatch(r"(/[\w.-]+)+", path)):
+        raise UsageError(f"--mount: expected SOURCE:/PATH, found {text!r}")
+    return source, path
 
 
 def _name(flag: str, name: str) -> str:

@@ -25,9 +25,11 @@ class SubmitError(RuntimeError):
     exit_status = FAILED
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, image: str, max_restarts: int = 3) -> None:
-    """image: what --image does here."""
+def add_arguments(parser: argparse.ArgumentParser, *, image: str, mount: str = "", max_restarts: int = 3) -> None:
+    """image: what --image does here. mount: what --mount mounts here; without it there is no such flag."""
     parser.add_argument("--image", default="", help=image)
+    if mount:
+        parser.add_argument("--mount", action="append", default=[], metavar="SOURCE:/PATH", help=mount)
     parser.add_argument("--out", default="umit-launch", metavar="DIR", help="for the files that are rendered")
     parser.set_defaults(max_restarts=max_restarts)
 
@@ -72,6 +74,13 @@ def shared_workdir(run: Run) -> None:
 def image_needed(run: Run, backend: str) -> None:
     if not run.image:
         raise UsageError(f"--image: umit launch {backend} needs a container image that holds umit, found none")
+
+
+def image_to_mount_into(run: Run) -> None:
+    if run.mounts and not run.image:
+        raise UsageError(
+            "--mount: without --image the processes see what their machine mounts: expected --image as well"
+        )
 
 
 def one_line(flag: str, text: str) -> str:

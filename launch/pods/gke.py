@@ -24,7 +24,7 @@ _PORTS = {8471: "tpu", 8482: "jax", 8080: "megascale"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    cluster.add_arguments(parser, image="container image that holds umit")
+    cluster.add_arguments(parser, image="container image that holds umit", mount="persistent volume claim")
     tpu.add_arguments(parser)
     parser.add_argument("--queue", default="multislice-queue", help="Kueue's LocalQueue; empty for no Kueue")
     parser.add_argument("--priority", default="", metavar="CLASS", help="priority class of the pods")
@@ -119,6 +119,10 @@ def _pod(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         "tolerations": [{"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}],
         "containers": [container],
     }
+    if run.mounts:
+        names = {source: f"volume-{index}" for index, source in enumerate(dict.fromkeys(dict(run.mounts)))}
+        pod["volumes"] = [{"name": n, "persistentVolumeClaim": {"claimName": source}} for source, n in names.items()]
+        container["volumeMounts"] = [{"name": names[source], "mountPath": path} for source, path in run.mounts]
     if args.priority:
         pod["priorityClassName"] = args.priority
     if args.service_account:

@@ -28,8 +28,9 @@ class Topology:
 @dataclasses.dataclass(frozen=True)
 class Run:
     """command: the arguments of `umit`. env: set beside what the topology needs. secrets: names of variables that every
-    process finds in its environment without their value being written down. grace_seconds: from SIGTERM to SIGKILL; a
-    checkpoint must fit in. max_restarts: how often a run that failed starts again; schedulers do not count preemptions.
+    process finds in its environment without their value being written down. mounts: what the backend mounts, and the
+    path where every process sees it. grace_seconds: from SIGTERM to SIGKILL; a checkpoint must fit in. max_restarts:
+    how often a run that failed starts again; schedulers do not count preemptions.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Run:
     env: tuple[tuple[str, str], ...] = ()
     secrets: tuple[str, ...] = ()
     image: str = ""
+    mounts: tuple[tuple[str, str], ...] = ()
     grace_seconds: int = 60
     max_restarts: int = 0
 

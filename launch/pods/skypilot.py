@@ -16,7 +16,11 @@ from launch.pods.run import Command, Rendered, Run, Topology
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    cluster.add_arguments(parser, image="container image; without one, --setup installs umit on the machines")
+    cluster.add_arguments(
+        parser,
+        image="container image; without one, --setup installs umit on the machines",
+        mount="bucket, as in gs://NAME",
+    )
     tpu.add_arguments(parser)
     parser.add_argument("--infra", default="gcp", metavar="gcp[/REGION[/ZONE]]", help="where")
     parser.add_argument("--spot", action="store_true")
@@ -45,6 +49,8 @@ def render(run: Run, args: argparse.Namespace) -> Rendered:
     task: dict[str, Any] = {"name": run.name, "num_nodes": 1, "resources": resources, "envs": run.environment()}
     if run.secrets:
         task["secrets"] = dict.fromkeys(run.secrets)
+    if run.mounts:
+        task["file_mounts"] = {path: {"source": source, "mode": "MOUNT"} for source, path in run.mounts}
     if args.setup:
         task["setup"] = cluster.one_line("--setup", args.setup)
     task["run"] = f"{shlex.join(run.argv)}\n"

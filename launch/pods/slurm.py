@@ -47,7 +47,11 @@ queue_again
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    cluster.add_arguments(parser, image="container image for the pyxis plugin; without one, umit of the nodes' PATH")
+    cluster.add_arguments(
+        parser,
+        image="container image for the pyxis plugin; without one, umit of the nodes' PATH",
+        mount="directory of the nodes that the container sees",
+    )
     parser.add_argument("--nodes", type=int, default=1, metavar="N")
     parser.add_argument("--devices-per-node", type=int, default=1, metavar="M")
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="gpu")
@@ -65,6 +69,7 @@ def topology(args: argparse.Namespace) -> Topology:
 
 def render(run: Run, args: argparse.Namespace) -> Rendered:
     cluster.shared_workdir(run)
+    cluster.image_to_mount_into(run)
     path = f"{args.out}/{run.name}.sbatch"
     return Rendered((Command(("sbatch", path)),), {path: _script(run, args)})
 
@@ -83,6 +88,8 @@ def _script(run: Run, args: argparse.Namespace) -> str:
     srun = ["srun", "--kill-on-bad-exit=0", f"--wait={_NOTICE_SECONDS}"]
     if run.image:
         srun += [f"--container-image={run.image}", f"--container-env={','.join([*environment, *run.secrets])}"]
+    if run.mounts:
+        srun.append(f"--container-mounts={','.join(f'{source}:{path}' for source, path in run.mounts)}")
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in _options(run, args)),

@@ -20,7 +20,11 @@ _RESTART_SECONDS = 30  # longer than it takes the other hosts to notice
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    cluster.add_arguments(parser, image="container image; without one, --setup installs umit on the machines")
+    cluster.add_arguments(
+        parser,
+        image="container image; without one, --setup installs umit on the machines",
+        mount="directory of the machines that the container sees",
+    )
     tpu.add_arguments(parser)
     parser.add_argument("--project", required=True)
     parser.add_argument("--zone", required=True)
@@ -36,6 +40,7 @@ def topology(args: argparse.Namespace) -> Topology:
 
 def render(run: Run, args: argparse.Namespace) -> Rendered:
     cluster.shared_workdir(run)
+    cluster.image_to_mount_into(run)
     kind, runtime = tpu.vm_type(run.topology)
     path = f"{args.out}/{run.name}-startup.sh"
     nodes = [f"--node-id={run.name}"]
@@ -107,5 +112,6 @@ def _script(run: Run, args: argparse.Namespace) -> str:
         lines.append(f"docker rm --force umit-{run.name} 2> /dev/null || true")
         names = [word for name in [*environment, *run.secrets] for word in ("--env", name)]
         argv = ["docker", "run", "--rm", "--name", f"umit-{run.name}", "--privileged", "--network=host", "--ipc=host"]
+        argv += [word for source, path in run.mounts for word in ("--volume", f"{source}:{path}")]
         argv += [*names, run.image, *run.argv]
     return "\n".join([*lines, f"exec {shlex.join(argv)}"]) + "\n"

@@ -32,6 +32,7 @@ class Seen:
     command: list[str]
     env: dict[str, str]
     secrets: set[str]
+    mounts: list[tuple[str, str]]
 
 
 def dry_run(capsys, *flags: str) -> tuple[list[dict], dict[str, str]]:
@@ -56,7 +57,7 @@ def _local(commands: list[dict]) -> Seen:
     env = commands[0]["env"]
     count = re.search(r"host_platform_device_count=(\d+)", env["XLA_FLAGS"])
     own = {k: v for k, v in env.items() if k not in OF_A_PROCESS}
-    return Seen("cpu", len(commands), int(count[1]), 1, "", ["umit", *argv[argv.index("launch") + 1 :]], own, set())
+    return Seen("cpu", len(commands), int(count[1]), 1, "", ["umit", *argv[argv.index("launch") + 1 :]], own, set(), [])
 
 
 def _slurm(text: str, options: dict, scratch: pathlib.Path) -> Seen:
@@ -64,8 +65,10 @@ def _slurm(text: str, options: dict, scratch: pathlib.Path) -> Seen:
     calls, env = execute(text, scratch, ("srun", "squeue", "scontrol"))
     srun = next(call for call in calls if call[0] == "srun")
     image = next((word.partition("=")[2] for word in srun if word.startswith("--container-image=")), "")
+    listed = next((word.partition("=")[2] for word in srun if word.startswith("--container-mounts=")), "")
+    mounts = [tuple(mount.split(":")) for mount in listed.split(",") if mount]
     hosts, chips = int(directives["nodes"]), int(directives["gpus-per-node"])
-    return Seen("gpu", hosts, chips, 1, image, srun[srun.index("umit") :], env, _asked(text))
+    return Seen("gpu", hosts, chips, 1, image, srun[srun.index("umit") :], env, _asked(text), mounts)
 
 
 def _gke(text: str, options: dict, scratch: pathlib.Path) -> Seen:
@@ -74,6 +77,7 @@ def _gke(text: str, options: dict, scratch: pathlib.Path) -> Seen:
     pod = job["template"]["spec"]
     (container,) = pod["containers"]
     chip = ACCELERATORS[pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"]]
+    claims = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod.get("volumes", ())}
     values = [entry for entry in container["env"] if "value" in entry]
     return Seen(
         f"{chip}:{pod['nodeSelector']['cloud.google.com/gke-tpu-topology']}",
@@ -84,6 +88,7 @@ def _gke(text: str, options: dict, scratch: pathlib.Path) -> Seen:
         [_expanded(word) for word in container["command"]],
         {entry["name"]: _expanded(entry["value"]) for entry in values},
         {entry["name"] for entry in container["env"] if "valueFrom" in entry},
+        [(claims[mount["name"]], mount["mountPath"]) for mount in container.get("volumeMounts", ())],
     )
 
 
@@ -102,6 +107,7 @@ def _xpk(text: str, options: dict, scratch: pathlib.Path) -> Seen:
         calls[0],
         {name: _expanded(yaml.safe_load(f'"{value}"')) for name, equals, value in lines if equals},
         {name for name, equals, _ in lines if not equals},
+        [],
     )
 
 
@@ -116,9 +122,10 @@ def _tpu_vm(text: str, options: dict, scratch: pathlib.Path) -> Seen:
         named = [name for flag, name in itertools.pairwise(call) if flag == "--env"]
         assert secrets <= set(named)
         env = {name: env[name] for name in named if name not in secrets}
+    mounts = [tuple(mount.split(":")) for flag, mount in itertools.pairwise(call) if flag == "--volume"]
     slices = int(options.get("node-count", 1))
     shape, hosts, chips = _machines(options["accelerator-type"])
-    return Seen(shape, hosts * slices, chips, slices, image, command, env, secrets)
+    return Seen(shape, hosts * slices, chips, slices, image, command, env, secrets, mounts)
 
 
 def _skypilot(text: str, options: dict, scratch: pathlib.Path) -> Seen:
@@ -127,7 +134,8 @@ def _skypilot(text: str, options: dict, scratch: pathlib.Path) -> Seen:
     accelerator, _, count = task["resources"]["accelerators"].removeprefix("tpu-").partition(":")
     assert (count, task["num_nodes"]) == ("1", 1)
     image = task["resources"].get("image_id", "").removeprefix("docker:")
-    return Seen(*_machines(accelerator), 1, image, calls[0], task["envs"], set(task.get("secrets", ())))
+    mounts = [(mount["source"], path) for path, mount in task.get("file_mounts", {}).items()]
+    return Seen(*_machines(accelerator), 1, image, calls[0], task["envs"], set(task.get("secrets", ())), mounts)
 
 
 def _machines(name: str) -> tuple[str, int, int]:

@@ -14,6 +14,8 @@ from tests.launch.structural_schema import problems
 
 RUN = ("gke", "--config", CONFIG, "--workdir", "gs://bucket/run", "--image", "europe-docker.pkg.dev/p/umit:1")
 ALL = (
+    "--mount",
+    "lustre:/data",
     "--priority",
     "high",
     "--service-account",

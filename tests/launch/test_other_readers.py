@@ -72,7 +72,9 @@ def test_skypilot_reads_the_task_as_it_is_meant(capsys, tmp_path):
         "--setup",
         "true",
     )
-    _, files = dry_run(capsys, "skypilot", *RUN, *flags, "--secret", "HF_TOKEN", "--max-restarts", "7")
+    _, files = dry_run(
+        capsys, "skypilot", *RUN, *flags, "--mount", "gs://bucket:/data", "--secret", "HF_TOKEN", "--max-restarts", "7"
+    )
     (text,) = files.values()
     program = """
 import json, sys, yaml, sky

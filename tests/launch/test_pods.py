@@ -84,6 +84,16 @@ def test_eight_chips_are_one_machine_as_tpu_vm_and_two_nodes_of_gke(capsys, tmp_
     assert hosts == {"gke": (2, 4, "2"), "xpk": (2, 4, "2"), "tpu-vm": (1, 8, "1"), "skypilot": (1, 8, "1")}
 
 
+@pytest.mark.parametrize(
+    ("backend", "source"),
+    [("slurm", "/lustre/a"), ("gke", "lustre"), ("tpu-vm", "/mnt/disks/a"), ("skypilot", "gs://bucket")],
+)
+def test_what_is_mounted_is_seen_by_every_process(backend, source, capsys, tmp_path):
+    run = ("--workdir", "/data/run", "--image", "i", "--mount", f"{source}:/data", "--mount", f"{source}:/more")
+    flags = () if backend == "slurm" else (*ON_TPU[backend], "--topology", "v5e-4")
+    assert seen(backend, capsys, tmp_path, *run, *flags).mounts == [(source, "/data"), (source, "/more")]
+
+
 @pytest.mark.parametrize("backend", ["slurm", *ON_TPU])
 def test_a_secret_is_asked_for_by_its_name_alone(backend, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "not-to-be-written")
@@ -109,6 +119,8 @@ def test_a_secret_is_asked_for_by_its_name_alone(backend, capsys, tmp_path, monk
         (["tpu-vm", *ON_TPU["tpu-vm"], "--topology", "v5p:4x4x12"], "v5p:4x4x12 has no TPU VM type"),
         (["tpu-vm", "--topology", "v5e-4", "--zone", "z"], "the following arguments are required: --project"),
         (["xpk", *ON_TPU["xpk"], "--topology", "v5e-4", "--image", "i", "--config.model=a\nb"], "expected one line"),
+        (["slurm", "--mount", "/a:/b"], "--mount: without --image the processes see what their machine mounts"),
+        (["gke", "--topology", "v5e-4", "--image", "i", "--mount", "/data"], "--mount: expected SOURCE:/PATH"),
         (["local", "--image", "i"], "unknown argument --image"),
     ],
 )
