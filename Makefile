@@ -23,7 +23,7 @@ quickstart: $(VENV)/.installed
 	$(VENV)/bin/umit quickstart
 
 test: $(TEST_VENV)/.installed
-	$(TEST_VENV)/bin/python -m pytest -m "not slow" --durations=15
+	$(TEST_VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not slow" --durations=15
 
 slow: $(TEST_VENV)/.installed
 	$(TEST_VENV)/bin/python -m pytest -m slow --durations=15
