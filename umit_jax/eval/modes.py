@@ -14,7 +14,9 @@ from umit_jax.eval.metrics import (
     classify,
     coco,
     detect,
+    findings,
     landmark,
+    learned,
     llava_med,
     m3d,
     medevalkit,
@@ -67,6 +69,7 @@ FAMILIES = (
     Family(STRICT, "boxes", ANY, detect.NAMES, detect.detection),
     Family(STRICT, "points", ANY, landmark.NAMES, landmark.landmarks),
     Family(STRICT, "text", None, ("meteor",), coco.report_meteor, missing=coco.missing),
+    Family(STRICT, "text", REPORT, findings.NAMES, findings.findings),
     Family("llava_med", "options", VQA, ("closed_accuracy",), llava_med.closed),
     Family("llava_med", "text", VQA, llava_med.OPEN_NAMES, llava_med.open_ended),
     Family("llava_med_pathvqa", "options", VQA, ("closed_accuracy",), llava_med.closed_pathvqa),
@@ -82,6 +85,9 @@ FAMILIES = (
     Family("m3d", "boxes", ANY, m3d.BOX_NAMES, m3d.boxes, dims=3),
     Family("r2gen", "text", REPORT, coco.BLEU_ROUGE, r2gen.report),
     Family("r2gen", "text", REPORT, ("meteor",), r2gen.report_meteor, missing=coco.missing),
+    Family("chexbert", "text", REPORT, learned.CHEXBERT_NAMES, learned.chexbert, missing=learned.missing("f1chexbert")),
+    Family("radgraph", "text", REPORT, learned.RADGRAPH_NAMES, learned.radgraph, missing=learned.missing("radgraph")),
+    Family("green", "text", REPORT, ("green",), learned.green, missing=learned.missing("green_score")),
 )
 UNPARSED = "unparsed"  # beside every strict family: the fraction of answers that could not be read
 MODES = tuple(dict.fromkeys(family.mode for family in FAMILIES))
