@@ -4,14 +4,18 @@ import pathlib
 from typing import Any
 
 from data_pipelines.media import MediaError
-from data_pipelines.media.show import show
+from data_pipelines.media.show import Layout, show
 from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn
 from launch.cli import UsageError
 
 ROLES = ("user", "assistant")
 
 
-def conversation_record(messages: list[dict[str, Any]], window: str) -> Record:
+def conversation_record(
+    messages: list[dict[str, Any]],
+    window: str,
+    layout: Layout = Layout(),  # noqa: B008
+) -> Record:
     """The record of [{role, content, images}], which must end with a user's message and may begin with a system's.
 
     images: files, each placed before the message's text unless the text has a place for each (MEDIA_TOKEN).
@@ -28,7 +32,7 @@ def conversation_record(messages: list[dict[str, Any]], window: str) -> Record:
         images = message.get("images", [])
         if role != "user" and images:
             raise UsageError(f"message {i}: only a user's message has images")
-        media += [read_media(pathlib.Path(path), window) for path in images]
+        media += [read_media(pathlib.Path(path), window, layout) for path in images]
         places = content.count(MEDIA_TOKEN)
         if places not in (0, len(images)):
             raise UsageError(f"message {i}: {len(images)} images but {places} times {MEDIA_TOKEN}")
@@ -52,14 +56,14 @@ def conversation_record(messages: list[dict[str, Any]], window: str) -> Record:
     )
 
 
-def read_media(path: pathlib.Path, window: str = "") -> Media:
+def read_media(path: pathlib.Path, window: str, layout: Layout) -> Media:
     """A PNG, JPEG, TIFF, DICOM or NIfTI file, or a folder with one DICOM series, told apart by content.
 
-    window: CT preset; "" takes the file's own or the modality's. See media/show for what is shown.
+    window: CT preset; "" takes the file's own or the modality's. layout: of volumes. See media/show.
     """
     if not path.exists():
         raise UsageError(f"no such file: {path}")
     try:
-        return show(path, window=window, refused=()).media
+        return show(path, window=window, refused=(), layout=layout).media
     except MediaError as error:
         raise UsageError(f"{path}: {error}") from error

@@ -6,6 +6,7 @@ import pathlib
 import re
 from typing import Any
 
+from launch import layout
 from launch.cli import UsageError
 
 
@@ -19,11 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--messages", type=pathlib.Path, help="JSON list of {role, content, images} instead")
     parser.add_argument("--overlay", type=pathlib.Path, help="PNG of the first image with the answer drawn over it")
     parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--window", default="soft_tissue", help="CT window preset (default soft_tissue)")
+    layout.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from data_pipelines.example import build_prompt
+    from data_pipelines.media.show import Layout
     from launch import model as models
     from launch.conversation import conversation_record
     from umit_jax.infer.buckets import answer_all
@@ -35,7 +37,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens: expected at least 1, found {args.max_new_tokens}")
     messages = _messages(args)
-    record = conversation_record(messages, args.window)
+    how = Layout(args.plane or "axial", bool(args.foreground), args.volume_size)
+    record = conversation_record(messages, args.window or "", how)
     model = models.load(args.checkpoint, base=args.base)
     prompt = build_prompt(record, model.tokenizer, model.processing)
     (ids,) = answer_all(

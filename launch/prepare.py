@@ -5,8 +5,8 @@ import importlib
 import pathlib
 from typing import Any
 
-from data_pipelines.media.volume import WINDOWS
 from data_pipelines.sources.catalogue import Entry, catalogue
+from launch import layout
 from launch.cli import UsageError, nearest
 
 _FOLDERS = "dicom_folder, nifti_folder"
@@ -32,12 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache", type=pathlib.Path, help="where fetched or unpacked files are kept (sampler, medmnist)"
     )
     parser.add_argument("--modality", help="DICOM code of the images, such as CT or MR (nifti_folder, tfds)")
-    parser.add_argument(
-        "--window",
-        type=_window,
-        help=f"CT window, or three joined by + as red, green and blue: {', '.join(sorted(WINDOWS))} "
-        f"({_FOLDERS}, m3d_seg)",
-    )
+    layout.add_arguments(parser, _FOLDERS)
     parser.add_argument("--license", help=f"licence noted in every record ({_FOLDERS}, tfds)")
     parser.add_argument(
         "--allow-burned-in",
@@ -62,13 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runner-flag", action="append", default=[], metavar="FLAG", help="a pipeline option of the runner; repeatable"
     )
-
-
-def _window(text: str) -> str:
-    names = text.split("+")
-    if len(names) not in (1, 3) or set(names) - set(WINDOWS):
-        raise argparse.ArgumentTypeError(f"expected one or three of {', '.join(sorted(WINDOWS))}, found {text!r}")
-    return text
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -9,10 +9,12 @@
 | a folder                                  | the one DICOM series in it: a volume, slices by position     |
 | NIfTI                                     | a volume                                                     |
 
-Volumes are turned to LPS and shown as axial slices, within LARGEST voxels. Files are told apart by content.
+Volumes are turned to LPS and shown as axial slices, within LARGEST voxels, unless a Layout says otherwise
+(docs/volumes.md). Files are told apart by content.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,11 +26,39 @@ from data_pipelines.media.dicom import DicomImage, is_dicom, read_dicom
 from data_pipelines.media.nifti import is_nifti, read_nifti
 from data_pipelines.media.raster import encode_png, read_image, shrink
 from data_pipelines.media.series import read_series, volume_of
-from data_pipelines.media.volume import Volume, canonical, default_window, render
+from data_pipelines.media.volume import (
+    AUTO,
+    MAX_VOXELS,
+    PLANES,
+    Volume,
+    box_of,
+    crop,
+    default_window,
+    oriented,
+    render,
+    window_range,
+)
 from data_pipelines.record import Media
 
+_BODY = 0.1  # of the brightness of other volumes: what is darker is air
 LARGEST = (256, 256, 32)  # voxels of a volume as shown
 _AIR_HU = -500.0  # a volume that goes below this is taken for CT where nobody says what it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a volume with a place in the patient becomes frames. plane: of the frames, one of volume.PLANES. foreground:
+    what is around the body is cut off. size_xyz: (w, h, frames) exactly; None: within LARGEST."""
+
+    plane: str = "axial"
+    foreground: bool = False
+    size_xyz: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.plane not in PLANES:
+            raise ValueError(f"plane: expected one of {', '.join(PLANES)}, found {self.plane!r}")
+        if self.size_xyz is not None and not 0 < math.prod(self.size_xyz) <= MAX_VOXELS:
+            raise ValueError(f"volume size: expected three positive numbers, found {self.size_xyz}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,24 +82,26 @@ def show(
     longest: int | None = None,
     refused: Sequence[str] = ("yes", "likely"),
     kinds: tuple[str, ...] = ("dicom", "nifti", "picture"),
+    layout: Layout = Layout(),
 ) -> Shown:
     """A file or folder as it is shown.
 
     window: a preset of volume.WINDOWS, for what has Hounsfield units. modality: DICOM's code, for files that do not
     say. longest: side in pixels to which a larger image is shrunk. refused: see deidentify.refuse_burned_in. kinds:
-    what may be read. Raises MediaError, FileNotFoundError.
+    what may be read. layout: of volumes. Raises MediaError, FileNotFoundError.
     """
     if path.is_dir():
         volume, image = read_series(series_files(path))
         refuse_burned_in(image.burned_in, refused)
-        return show_volume(volume, window, image.naming)
+        return show_volume(volume, window, image.naming, layout)
     with open(path, "rb") as file:
         head = file.read(4096)
     if "dicom" in kinds and (is_dicom(head) or kinds == ("dicom",)):
-        return _show_dicom(path, window, longest, refused)
+        return _show_dicom(path, window, longest, refused, layout)
     if "nifti" in kinds and (is_nifti(head) or kinds == ("nifti",)):
         volume = read_nifti(path, modality)
-        return show_volume(volume if modality else dataclasses.replace(volume, modality=guess_modality(volume)), window)
+        volume = volume if modality else dataclasses.replace(volume, modality=guess_modality(volume))
+        return show_volume(volume, window, layout=layout)
     return _show_image(read_image(path), modality or "OT", None, "", longest)
 
 
@@ -83,7 +115,7 @@ def guess_modality(volume: Volume) -> str:
     return "CT" if volume.voxels_ZYX.min() < _AIR_HU else "OT"
 
 
-def _show_dicom(path: Path, window: str, longest: int | None, refused: Sequence[str]) -> Shown:
+def _show_dicom(path: Path, window: str, longest: int | None, refused: Sequence[str], layout: Layout) -> Shown:
     image = read_dicom(path)
     refuse_burned_in(image.burned_in, refused)
     if len(image.frames) == 1:
@@ -96,7 +128,7 @@ def _show_dicom(path: Path, window: str, longest: int | None, refused: Sequence[
         volume = volume_of(image)
     except MediaError:
         return _show_cine(image)
-    return show_volume(volume, window, image.naming)
+    return show_volume(volume, window, image.naming, layout)
 
 
 def _show_image(
@@ -111,10 +143,17 @@ def _show_image(
     return Shown(Media((encode_png(small),), "image", modality, size, spacing_mm, "", window), raw_size=(width, height))
 
 
-def show_volume(volume: Volume, window: str = "", naming: frozenset[str] = frozenset()) -> Shown:
-    """A volume as axial slices within LARGEST."""
+def show_volume(
+    volume: Volume,
+    window: str = "",
+    naming: frozenset[str] = frozenset(),
+    layout: Layout = Layout(),
+) -> Shown:
+    """A volume as slices. Raises MediaError where there is no foreground."""
     preset = (window or default_window("CT")) if volume.modality == "CT" else default_window(volume.modality)
-    frames, shown = render(volume, preset, shown_size(canonical(volume).size))
+    part = crop(volume, *foreground_of(volume)) if layout.foreground else volume
+    size_xyz = layout.size_xyz or shown_size(oriented(part, PLANES[layout.plane]).size)
+    frames, shown = render(part, preset, size_xyz, layout.plane)
     x, y, z = shown.spacing_mm
     media = Media(
         frames=tuple(encode_png(frame) for frame in frames),
@@ -126,6 +165,17 @@ def show_volume(volume: Volume, window: str = "", naming: frozenset[str] = froze
         window=preset,
     )
     return Shown(media, raw=volume, shown=shown, naming=naming)
+
+
+def foreground_of(volume: Volume) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(start, stop) along x, y, z of the body: of a CT what is denser than air, else what is brighter than a tenth of
+    the way from the darkest voxel to the 99.5 percentile. Raises MediaError where there is nothing."""
+    values = volume.voxels_ZYX if not volume.inverted else -volume.voxels_ZYX.astype(np.float32)
+    darkest, brightest = float(values.min()), window_range(values, AUTO)[1]
+    box = box_of(values > (_AIR_HU if volume.modality == "CT" else darkest + _BODY * (brightest - darkest)))
+    if box is None:
+        raise MediaError("empty image")
+    return tuple(int(c) for c in box[:3]), tuple(int(c) for c in box[3:])
 
 
 def shown_size(size_xyz: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ import numpy as np
 from data_pipelines.media import MediaError
 from data_pipelines.media.raster import encode_png
 from data_pipelines.media.show import shown_size
-from data_pipelines.media.volume import MAX_VOXELS, MINMAX, Volume, apply_window, crop, resample_to, windowed
+from data_pipelines.media.volume import MAX_VOXELS, MINMAX, Volume, apply_window, box_of, crop, resample_to, windowed
 from data_pipelines.record import Media
 
 
@@ -74,18 +74,6 @@ def foreground_of(voxels_ZYX: np.ndarray) -> tuple[tuple[int, int, int], tuple[i
         raise MediaError("empty image")
     x1, y1, z1, x2, y2, z2 = (int(c) for c in box)
     return (x1, y1, z1), (x2, y2, z2)
-
-
-def box_of(mask_ZYX: np.ndarray) -> list[float] | None:
-    """Smallest half-open box (x1, y1, z1, x2, y2, z2) around what is set, None where nothing is."""
-    near, far = [], []
-    for axis in (2, 1, 0):
-        set_there = np.flatnonzero(mask_ZYX.any(axis=tuple(i for i in range(3) if i != axis)))
-        if not len(set_there):
-            return None
-        near.append(float(set_there[0]))
-        far.append(float(set_there[-1] + 1))
-    return near + far
 
 
 def _placed(voxels_ZYX: np.ndarray) -> Volume:

@@ -148,6 +148,18 @@ def crop(volume: Volume, start_xyz: Sequence[int], stop_xyz: Sequence[int]) -> V
     )
 
 
+def box_of(mask_ZYX: np.ndarray) -> list[float] | None:
+    """Smallest half-open box (x1, y1, z1, x2, y2, z2) around what is set, None where nothing is."""
+    near, far = [], []
+    for axis in (2, 1, 0):
+        set_there = np.flatnonzero(mask_ZYX.any(axis=tuple(i for i in range(3) if i != axis)))
+        if not len(set_there):
+            return None
+        near.append(float(set_there[0]))
+        far.append(float(set_there[-1] + 1))
+    return near + far
+
+
 def to_voxels(volume: Volume, points_lps_mm: np.ndarray) -> np.ndarray:
     """(n, 3) millimetres -> (n, 3) coordinates of the volume's voxel frame (from the edge of the first voxel)."""
     inverse = np.linalg.inv(volume.affine_lps)

@@ -23,8 +23,8 @@ import numpy as np
 from data_pipelines.media import MediaError
 from data_pipelines.media.array import read_array, read_csr
 from data_pipelines.media.show import LARGEST
-from data_pipelines.media.stack import Stack, box_of, show_stack
-from data_pipelines.media.volume import MINMAX
+from data_pipelines.media.stack import Stack, show_stack
+from data_pipelines.media.volume import MINMAX, box_of
 from data_pipelines.parts import Rejected
 from data_pipelines.publish import Rules
 from data_pipelines.record import Record

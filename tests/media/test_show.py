@@ -6,7 +6,7 @@ import pytest
 
 from data_pipelines.media import MediaError
 from data_pipelines.media.raster import decode, encode_png
-from data_pipelines.media.show import show, shown_size
+from data_pipelines.media.show import Layout, show, shown_size
 from data_pipelines.media.volume import WINDOWS
 from tests.media.dicom_files import series, write
 
@@ -82,3 +82,34 @@ def test_only_the_kinds_asked_for_are_read(tmp_path):
         show(path, kinds=("dicom",))
     with pytest.raises(MediaError, match="not a NIfTI file"):
         show(path, kinds=("nifti",))
+
+
+def test_a_volume_is_laid_out_as_asked_and_its_spacing_and_orientation_follow(tmp_path):
+    """A body of 8 x 10 x 6 voxels in air, off the centre."""
+    voxels_xyz = np.full((20, 24, 16), -1000, np.int16)
+    voxels_xyz[3:11, 12:22, 5:11] = 40
+    path = tmp_path / "a"
+    path.write_bytes(nib.Nifti1Image(voxels_xyz, np.diag([-1.0, -2.0, 3.0, 1.0])).to_bytes())  # LPS
+    for plane, size, spacing, orientation in (
+        ("axial", (8, 10, 6), (1.0, 2.0, 3.0), "LPS"),
+        ("coronal", (8, 6, 10), (1.0, 3.0, 2.0), "LIP"),
+        ("sagittal", (10, 6, 8), (2.0, 3.0, 1.0), "PIL"),
+    ):
+        media = show(path, layout=Layout(plane, foreground=True)).media
+        assert (media.size, media.spacing_mm, media.orientation) == (size, spacing, orientation)
+        assert all((decode(frame) == 128).all() for frame in media.frames)
+    media = show(path, layout=Layout(size_xyz=(40, 12, 8))).media
+    assert (media.size, media.spacing_mm) == ((40, 12, 8), (0.5, 4.0, 6.0))
+    with pytest.raises(ValueError, match="plane: expected one of axial, coronal, sagittal, found 'upright'"):
+        Layout("upright")
+
+
+def test_the_foreground_of_other_volumes_is_what_is_not_dark(tmp_path):
+    voxels_xyz = np.random.default_rng(0).integers(0, 30, (12, 12, 12)).astype(np.int16)
+    voxels_xyz[2:9, 3:5, 4:12] = 900
+    path = tmp_path / "a"
+    path.write_bytes(nib.Nifti1Image(voxels_xyz, np.eye(4)).to_bytes())
+    assert show(path, modality="MR", layout=Layout(foreground=True)).media.size == (7, 2, 8)
+    path.write_bytes(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)).to_bytes())
+    with pytest.raises(MediaError, match="empty image"):
+        show(path, modality="MR", layout=Layout(foreground=True))

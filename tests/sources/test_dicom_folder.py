@@ -94,22 +94,40 @@ def test_a_box_stays_on_its_pixels_when_the_image_is_shrunk(folder):
     assert "<|box_start|>(200,200),(600,400)<|box_end|>" in record.turns[1].text
 
 
+@pytest.mark.parametrize("layout", [{}, {"plane": "sagittal", "volume_size": (40, 48, 24)}], ids=["axial", "sagittal"])
 @pytest.mark.parametrize("axes", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, -1, 0)])
-def test_a_box_stays_on_its_voxels_when_a_series_is_turned(folder, axes):
+def test_a_box_stays_on_its_voxels_when_a_series_is_turned(folder, axes, layout):
     voxels = np.full((12, 20, 16), -1000, np.int16)
     voxels[2:5, 6:12, 4:8] = 1000  # z 2..5, y 6..12, x 4..8 as stored
     files = {f"scan/{9 - i:03d}.dcm": data for i, data in enumerate(series(voxels, axes=axes))}
     rows = [{"file": "scan", "boxes": json.dumps([["block", 4, 6, 2, 8, 12, 5]])},
             {"file": "scan", "points": json.dumps([["middle", 6, 9, 3.5]])}]  # fmt: skip
-    _, records = folder(files, rows)
+    _, records = folder(files, rows, **layout)
     frames = np.stack([decode(frame)[..., 0] for frame in records[2].media[0].frames])
     bright = np.argwhere(frames > 127)[:, ::-1]
     box = records[2].target["items"][0]["box"]
-    np.testing.assert_allclose(box, [*bright.min(axis=0), *(bright.max(axis=0) + 1)])
+    np.testing.assert_allclose(box, [*bright.min(axis=0), *(bright.max(axis=0) + 1)], atol=1 if layout else 1e-6)
     assert records[2].target["frame"]["name"] == "voxel"
     np.testing.assert_allclose(
-        records[3].target["items"][0]["point"], (bright.min(axis=0) + bright.max(axis=0) + 1) / 2
+        records[3].target["items"][0]["point"],
+        (bright.min(axis=0) + bright.max(axis=0) + 1) / 2,
+        atol=0.5 if layout else 1e-6,
     )
+
+
+def test_a_box_beyond_the_foreground_is_refused(folder):
+    voxels = np.full((12, 20, 16), -1000, np.int16)
+    voxels[2:8, 6:16, 4:12] = 100
+    files = {f"scan/{i}.dcm": data for i, data in enumerate(series(voxels))}
+    rows = [
+        {"file": "scan", "boxes": json.dumps([["block", *box]])} for box in ((4, 6, 2, 8, 12, 5), (3, 6, 2, 8, 12, 5))
+    ]
+    manifest, records = folder(files, rows, foreground=True)
+    assert records[2].media[0].size == (8, 10, 6)
+    assert records[2].target["items"][0]["box"] == [0, 0, 0, 4, 6, 3]
+    assert {q["id"]: q["reason"] for q in manifest["quarantined"]} == {
+        "line 3": "boxes or points outside the image, or inverted"
+    }
 
 
 def test_a_cine_is_shown_by_some_of_its_frames(folder):
