@@ -12,7 +12,7 @@ from typing import Any
 from launch import config_file, processes
 from launch.cli import UsageError
 from launch.pods import secrets
-from launch.pods.run import Run
+from launch.pods.run import Run, check_counts
 
 BACKENDS = {
     "local": ("launch.pods.local", "several processes on this machine"),
@@ -61,9 +61,7 @@ def describe(args: argparse.Namespace, backend: Any) -> Run:
     config_file.load(args.config, args.overrides)
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", args.name):
         raise UsageError(f"--name: expected lower case letters, digits and dashes, found {args.name!r}")
-    for flag in ("max_restarts", "grace_seconds"):
-        if getattr(args, flag) < 0:
-            raise UsageError(f"--{flag.replace('_', '-')}: expected at least 0, found {getattr(args, flag)}")
+    check_counts(args, "max_restarts", "grace_seconds", least=0)
     return Run(
         name=args.name,
         command=("train", "--config", args.config, "--workdir", args.run_workdir, *args.overrides),

@@ -63,12 +63,13 @@ def write(files: Mapping[str, str]) -> None:
         pathlib.Path(aside.name).replace(path)
 
 
-def shared_workdir(run: Run) -> None:
-    """Refuses a workdir that every host would understand differently."""
-    if not (run.workdir.startswith("gs://") or os.path.isabs(run.workdir)):
-        raise UsageError(
-            f"--workdir: expected gs://... or an absolute path that every host sees, found {run.workdir!r}"
-        )
+def shared_workdir(run: Run, *, mounted: bool = False) -> None:
+    """Refuses a workdir that hosts would understand differently. mounted: all else of a host is lost with it."""
+    expected = "gs://... or a path below one of --mount" if mounted else "gs://... or an absolute path all hosts see"
+    path = pathlib.PurePath(run.workdir)
+    known = any(path.is_relative_to(seen) for _, seen in run.mounts) if mounted else path.is_absolute()
+    if not (known or run.workdir.startswith("gs://")):
+        raise UsageError(f"--workdir: expected {expected}, found {run.workdir!r}")
 
 
 def image_needed(run: Run, backend: str) -> None:

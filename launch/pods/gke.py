@@ -38,7 +38,7 @@ def topology(args: argparse.Namespace) -> Topology:
 
 def render(run: Run, args: argparse.Namespace) -> Rendered:
     cluster.image_needed(run, "gke")
-    cluster.shared_workdir(run)
+    cluster.shared_workdir(run, mounted=True)
     path = f"{args.out}/{run.name}.yaml"
     text = yaml.safe_dump(_jobset(run, args), sort_keys=False, allow_unicode=True, width=120)
     return Rendered((Command(("kubectl", "create", "--filename", path)),), {path: text})

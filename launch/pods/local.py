@@ -19,8 +19,8 @@ from types import FrameType
 from typing import IO, Any
 
 from launch import processes, workdir
-from launch.cli import PREEMPTED, UsageError
-from launch.pods.run import Command, Rendered, Run, Topology
+from launch.cli import PREEMPTED
+from launch.pods.run import Command, Rendered, Run, Topology, check_counts
 
 _NOTICE_SECONDS = 15.0  # for the others to end by themselves after one has failed
 
@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def topology(args: argparse.Namespace) -> Topology:
-    for flag in ("processes", "devices_per_process"):
-        if getattr(args, flag) < 1:
-            raise UsageError(f"--{flag.replace('_', '-')}: expected at least 1, found {getattr(args, flag)}")
+    check_counts(args, "processes", "devices_per_process")
     return Topology(args.platform, args.processes, args.devices_per_process)
 
 

@@ -5,14 +5,23 @@
 Every process executes the same command; which of them it is, it finds out in launch/processes.py.
 """
 
+import argparse
 import dataclasses
 import shlex
 from typing import Any
 
 from launch import processes
+from launch.cli import UsageError
 
 _PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu"}
 _CPU_DEVICES = "--xla_force_host_platform_device_count"
+
+
+def check_counts(args: argparse.Namespace, *names: str, least: int = 1) -> None:
+    """Raises UsageError for the first of these flags that is below `least`."""
+    for name in names:
+        if getattr(args, name) < least:
+            raise UsageError(f"--{name.replace('_', '-')}: expected at least {least}, found {getattr(args, name)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ def topology(args: argparse.Namespace) -> Topology:
 
 
 def render(run: Run, args: argparse.Namespace) -> Rendered:
-    cluster.shared_workdir(run)
+    cluster.shared_workdir(run, mounted=True)
     kind, runtime = tpu.vm_type(run.topology)
     recovery = {"max_restarts_on_errors": run.max_restarts, "recover_on_exit_codes": [PREEMPTED]}
     resources: dict[str, Any] = {

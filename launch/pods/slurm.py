@@ -17,7 +17,7 @@ from typing import Any
 
 from launch.cli import PREEMPTED, USAGE, UsageError
 from launch.pods import cluster
-from launch.pods.run import Command, Rendered, Run, Topology
+from launch.pods.run import Command, Rendered, Run, Topology, check_counts
 
 _NOTICE_SECONDS = 60  # for the others to end by themselves after one has
 
@@ -61,9 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def topology(args: argparse.Namespace) -> Topology:
-    for flag in ("nodes", "devices_per_node"):
-        if getattr(args, flag) < 1:
-            raise UsageError(f"--{flag.replace('_', '-')}: expected at least 1, found {getattr(args, flag)}")
+    check_counts(args, "nodes", "devices_per_node")
     return Topology(args.platform, args.nodes, args.devices_per_node)
 
 

@@ -39,7 +39,7 @@ def topology(args: argparse.Namespace) -> Topology:
 
 
 def render(run: Run, args: argparse.Namespace) -> Rendered:
-    cluster.shared_workdir(run)
+    cluster.shared_workdir(run, mounted=bool(run.image))
     cluster.image_to_mount_into(run)
     kind, runtime = tpu.vm_type(run.topology)
     path = f"{args.out}/{run.name}-startup.sh"

@@ -26,7 +26,7 @@ def seen(backend, capsys, scratch, *flags):
 @pytest.mark.parametrize("value", ["b", ODD])
 @pytest.mark.parametrize("image", ["", "europe-docker.pkg.dev/p/umit:1"])
 def test_all_backends_agree_on_a_run(value, image, capsys, tmp_path):
-    run = ("--workdir", "/shared/run", "--env", f"A={value}", "--env", "B=", "--config.model=it's $x")
+    run = ("--workdir", "gs://b/run", "--env", f"A={value}", "--env", "B=", "--config.model=it's $x")
     machines = {
         "local": ("--processes", "4", "--devices-per-process", "4"),
         "slurm": ("--nodes", "4", "--devices-per-node", "4"),
@@ -41,7 +41,7 @@ def test_all_backends_agree_on_a_run(value, image, capsys, tmp_path):
     for backend, found in described.items():
         assert (found.hosts, found.chips, found.slices) == (4, 4, 1), backend
         assert found.image == (image if backend != "local" else ""), backend
-        wanted = ["umit", "train", "--config", CONFIG, "--workdir", "/shared/run", "--config.model=it's $x"]
+        wanted = ["umit", "train", "--config", CONFIG, "--workdir", "gs://b/run", "--config.model=it's $x"]
         assert found.command == wanted, backend
         env = {name: text for name, text in found.env.items() if name not in OF_A_PLATFORM}
         assert env == {"UMIT_PROCESSES": "4", "A": value, "B": ""}, backend
@@ -98,7 +98,7 @@ def test_what_is_mounted_is_seen_by_every_process(backend, source, capsys, tmp_p
 def test_a_secret_is_asked_for_by_its_name_alone(backend, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "not-to-be-written")
     machines = {"slurm": (), **{name: (*flags, "--topology", "v5e-4") for name, flags in ON_TPU.items()}}[backend]
-    run = ("--config", CONFIG, "--workdir", "/shared/run", "--image", "i", *machines, "--secret", "HF_TOKEN")
+    run = ("--config", CONFIG, "--workdir", "gs://b/run", "--image", "i", *machines, "--secret", "HF_TOKEN")
     commands, files = dry_run(capsys, backend, *run)
     found = read(backend, commands, files, tmp_path)
     assert found.secrets == {"HF_TOKEN"}
@@ -114,6 +114,11 @@ def test_a_secret_is_asked_for_by_its_name_alone(backend, capsys, tmp_path, monk
         (["gke", "--topology", "v5e-16", "--slices", "0"], "--slices: expected at least 1, found 0"),
         (["gke", "--topology", "v5e:1x2"], "--topology: expected hosts of 1, 4 or 8 chips, found 'v5e:1x2'"),
         (["gke", "--topology", "v5e-4", "--image", "i", "--workdir", "run"], "--workdir: expected gs://..."),
+        (
+            ["gke", "--topology", "v5e-4", "--image", "i", "--workdir", "/run"],
+            "or a path below one of --mount, found '/run'",
+        ),
+        (["skypilot", "--topology", "v5e-4", "--workdir", "/run", "--mount", "gs://b:/r"], "below one of --mount"),
         (["skypilot", "--topology", "v5e-4", "--slices", "2"], "--slices: expected 1, as SkyPilot joins no slices"),
         (["skypilot", "--topology", "tpu7x-8"], "--topology: tpu7x:2x2x1 is no TPU VM: expected v4, v5e, v5p, v6e"),
         (["tpu-vm", *ON_TPU["tpu-vm"], "--topology", "v5p:4x4x12"], "v5p:4x4x12 has no TPU VM type"),

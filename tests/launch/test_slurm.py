@@ -102,7 +102,7 @@ def test_a_gpu_node_gives_all_its_gpus_to_one_process(job, tmp_path):
         (["--sbatch", "gpu"], "--sbatch: expected an option of sbatch as in --partition=NAME, found 'gpu'"),
         (["--sbatch=--comment=a\nrm -rf /"], "--sbatch: expected one line"),
         (["--setup", "a\nb"], "--setup: expected one line"),
-        (["--workdir", "run"], "--workdir: expected gs://... or an absolute path that every host sees, found 'run'"),
+        (["--workdir", "run"], "--workdir: expected gs://... or an absolute path all hosts see, found 'run'"),
     ],
 )
 def test_wrong_flags_are_one_line_and_nothing_is_written(flags, said, tmp_path, capsys):
