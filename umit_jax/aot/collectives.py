@@ -7,7 +7,7 @@
 | all-to-all         | of the operand   | (g - 1) / g                                    |
 | collective-permute | of the operand   | all                                            |
 
-The compiler hides a collective behind products by spreading it over several fusions, all with its channel_id: that is
+The compiler hides a collective behind products by spreading it over several fusions, all with its chain_id: that is
 one. Groups that reach over several slices go through their network, once reduced inside each slice.
 """
 
@@ -24,7 +24,7 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:\([^)]*\))? ?\{([^}]*)\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTS = re.compile(r"replica_groups=\{(\{[\d,]+\})")
-_CHANNEL = re.compile(r"channel_id=(\d+)")
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,8 @@ def collectives(program: Iterable[Executed], devices: int, slices: int) -> list[
         kind = instruction.opcode.removesuffix("-start")
         if kind not in KINDS:
             continue
-        channel = _CHANNEL.search(instruction.rest)
-        key = (kind, channel[1] if channel else instruction.name)
+        chain = _CHAIN.search(instruction.rest)
+        key = (kind, f"chain {chain[1]}" if chain else instruction.name)
         group, reached = _group(instruction, devices, slices)
         if key in seen or group == 1:
             continue

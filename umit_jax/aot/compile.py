@@ -16,6 +16,7 @@ import ml_collections
 
 from umit_jax.aot.topology import Topology
 from umit_jax.model.config import ModelConfig
+from umit_jax.parallel.loss import layout
 from umit_jax.parallel.mesh import abstract_batch, check_rows, make_mesh
 from umit_jax.train.program import build
 
@@ -24,11 +25,13 @@ from umit_jax.train.program import build
 class Compiled:
     """Bytes are of one device's memory: arguments (state and batch), temporaries, and the peak of both with the
     program itself. hlo: the optimised program of one device, None where it did not fit and there is none.
-    frozen: the parameters that do not train. cpu_seconds: of this process while it compiled."""
+    frozen: the parameters that do not train. loss_chunks: chunks of tokens in a row all of whose tokens carry
+    loss. cpu_seconds: of this process while it compiled."""
 
     devices: int
     mesh: dict[str, int]
     frozen: dict[str, Any]
+    loss_chunks: int
     argument_bytes: int
     temp_bytes: int
     peak_bytes: int
@@ -53,6 +56,7 @@ def compile_step(
     program = build(config, model_config, mesh)
     data = config.data
     batch = abstract_batch(mesh, data.rows, data.row_tokens, data.row_patches, model_config.vision.patch_values)
+    chunk = layout(mesh, data.row_tokens, model_config.text.vocab_size, config.loss_chunk).chunk
     started, cpu_started = time.monotonic(), time.process_time()
     hlo: str | None = None
     try:
@@ -72,6 +76,7 @@ def compile_step(
         devices=mesh.size,
         mesh=dict(mesh.shape),
         frozen=program.abstract.frozen,
+        loss_chunks=-(-data.row_tokens // chunk),
         argument_bytes=arguments,
         temp_bytes=temporary,
         peak_bytes=peak,

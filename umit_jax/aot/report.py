@@ -60,7 +60,7 @@ def summarise(
     if compiled.hlo is None:
         return result
     # A loop over chunks of tokens runs as often as the fullest row needs; here every token carries loss.
-    program = list(Module(compiled.hlo).walk({"vocabulary_loss": -(-data.row_tokens // config.loss_chunk)}))
+    program = list(Module(compiled.hlo).walk({"vocabulary_loss": compiled.loss_chunks}))
     moved = collectives(program, compiled.devices, topology.slices)
     per_device = sum(flops(executed) * executed.times for executed in program)
     memory = 2.0 * (compiled.argument_bytes + compiled.temp_bytes)

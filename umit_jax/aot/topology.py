@@ -99,7 +99,5 @@ def parse(name: str, slices: int = 1) -> Topology:
     chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split("x"))
     if len(shape) != chip.dimensions or 0 in shape:
         example = known[next(key for key in reversed(known) if key.startswith(chip.name))]
-        raise TopologyError(
-            f"--topology: {chip.name} has {chip.dimensions} dimensions, as in {example}, found {name!r}"
-        )
+        raise TopologyError(f"--topology: expected {chip.dimensions} dimensions as in {example}, found {name!r}")
     return Topology(chip, shape, slices)

@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from umit_jax.batch import TASKS, Batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import bind
-from umit_jax.ops.loss import token_nll
 from umit_jax.parallel.attention import on_mesh
+from umit_jax.parallel.loss import token_nll
 from umit_jax.parallel.mesh import ROWS, batch_sharding, replicated
 from umit_jax.train.optimizer import Schedule
 from umit_jax.train.state import Params, TrainState, merge, shardings_of
@@ -41,10 +41,7 @@ def loss_sums(config: ModelConfig, params: Params, batch: Batch, mesh: Mesh, com
     attention = on_mesh(compute.attention, mesh)
     x_BSD = model.hidden(batch, compute_dtype=compute.dtype, remat=compute.remat, attention=attention)
     x_BSD = jax.lax.with_sharding_constraint(x_BSD, NamedSharding(mesh, ROWS))
-    # Gathered over fsdp once: inside the loop over chunks its gradient would be all-reduced for every chunk.
-    head = NamedSharding(mesh, PartitionSpec("tensor", None))
-    head_VD = jax.lax.with_sharding_constraint(model.head_VD().astype(compute.dtype), head)
-    nll_BS = token_nll(x_BSD, head_VD, batch.targets_BS, batch.weights_BS, compute.loss_chunk)
+    nll_BS = token_nll(mesh, x_BSD, model.head_VD(), batch.targets_BS, batch.weights_BS, compute.loss_chunk)
     of_task_BST = batch.tasks_BS[..., None] == jnp.arange(len(TASKS))
     weights_BST = jnp.where(of_task_BST, batch.weights_BS[..., None], 0.0)
     return jnp.sum(nll_BS[..., None] * weights_BST, (0, 1)), jnp.sum(weights_BST, (0, 1))
