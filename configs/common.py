@@ -107,7 +107,7 @@ def train() -> ml_collections.ConfigDict:
             "lora": lora(),
             "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
             "compute_dtype": "bfloat16",  # float32 on CPU, where bfloat16 is slower
-            "remat": "full",
+            "remat": "full",  # what is computed twice to save memory: none, dots, attention or full (model/param.py)
             "loss_chunk": 256,  # tokens of a row whose logits exist at once
             "attention": "auto",  # the platform's own kernel: splash (TPU), flash (GPU), blockwise (CPU)
         }

@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     config_file.add_argument(parser)
     parser.add_argument("--topology", required=True, metavar="NAME", help="v5e-256, v5p-512, v5e:16x16, ...")
     parser.add_argument("--slices", type=int, default=1, help="slices of this topology, joined by the data axis")
+    parser.add_argument(
+        "--search", action="store_true", help="try meshes, remat policies and more rows; print the fastest that fits"
+    )
     parser.add_argument("--out", type=pathlib.Path, help="directory for summary.json and the program, step.hlo.txt")
 
 
@@ -27,17 +30,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from configs.meshes import mesh_axes
     from umit_jax.aot import report, topology
     from umit_jax.aot.compile import compile_step
+    from umit_jax.aot.search import as_line, search
 
     config = config_file.load(args.config, args.overrides)
     slices = topology.parse(args.topology, args.slices)
     model_config = _model_config(config)
-    compiled = compile_step(config, model_config, slices, mesh_axes(config.mesh))
-    result = report.summarise(config, model_config, slices, compiled)
-    print(report.as_text(result))
+    programs: dict[str, str | None] = {}
+
+    def compiled(config: ml_collections.ConfigDict) -> dict[str, Any]:
+        step = compile_step(config, model_config, slices, mesh_axes(config.mesh))
+        programs["last"] = step.hlo
+        return report.summarise(config, model_config, slices, step)
+
+    if args.search:
+        best, trials = search(config, model_config, slices, compiled)
+        print(f"best: {as_line(best)}" if best else "nothing fits")
+        result: dict[str, Any] = {"best": best, "trials": trials}
+    else:
+        result = compiled(config)
+        print(report.as_text(result))
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-        if compiled.hlo is not None:
-            (args.out / "step.hlo.txt").write_text(compiled.hlo, encoding="utf-8")
+        if not args.search and programs["last"] is not None:
+            (args.out / "step.hlo.txt").write_text(programs["last"], encoding="utf-8")
     return {**result, "config": json.loads(config.to_json_best_effort())}
 
 

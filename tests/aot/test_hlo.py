@@ -43,7 +43,7 @@ def test_a_loop_that_depends_on_data_takes_what_is_expected_of_its_scope():
 
     module = compiled(loop, (24, 40), (40, 40))
     assert total(module, vocabulary_loss=11) == 11 * 2 * 24 * 40 * 40
-    with pytest.raises(HloError, match="depends on data: .*vocabulary_loss"):
+    with pytest.raises(HloError, match=r"depends on data: .*vocabulary_loss"):
         total(module)
 
 

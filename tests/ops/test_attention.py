@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from umit_jax.ops import attention as module
-from umit_jax.ops.attention import IMPLEMENTATIONS
+from umit_jax.ops.attention import IMPLEMENTATIONS, KERNELS
 from umit_jax.ops.blockwise import blockwise_attention
 
 attention = jax.jit(module.attention, static_argnames=("causal", "implementation"))
@@ -48,9 +48,15 @@ def by_definition(q, k, v, segments, causal):
     return out
 
 
+def with_shapes(names, shapes):
+    """(implementation, shape) of each; interpreted kernels take seconds a shape, so all but their first are slow."""
+    slow = pytest.mark.slow
+    pairs = [(name, i, shape) for name in names for i, shape in enumerate(shapes)]
+    return [pytest.param(n, shape, marks=[slow] if n in KERNELS and i else []) for n, i, shape in pairs]
+
+
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("shape", SHAPES[1:3])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("implementation", "shape"), with_shapes(IMPLEMENTATIONS, SHAPES[1:3]))
 def test_packed_rows_attend_within_their_segments_only(implementation, shape, causal):
     q, k, v, _ = arrays(*shape)
     segments = packed(shape[-1])
@@ -59,8 +65,7 @@ def test_packed_rows_attend_within_their_segments_only(implementation, shape, ca
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS if name != "xla"])
+@pytest.mark.parametrize(("implementation", "shape"), with_shapes(IMPLEMENTATIONS[1:], SHAPES))
 def test_gradients_equal_those_of_the_reference(implementation, shape, causal):
     q, k, v, probe = arrays(*shape)
     segments = packed(shape[-1])

@@ -6,6 +6,7 @@ import pytest
 
 from configs.meshes import MESHES, mesh_axes
 from tests.train.toy import toy_batch
+from umit_jax.parallel import mesh as module
 from umit_jax.parallel.mesh import AXES, MeshError, check_rows, data_process, global_batch, make_mesh
 
 
@@ -44,6 +45,33 @@ def test_named_meshes_have_known_axes_and_fill_their_slice():
         assert list(axes.values()).count(-1) == 1
     with pytest.raises(ValueError, match="mesh: expected one_host"):
         mesh_axes("v9")
+
+
+def _slices(*sizes):
+    return [SimpleNamespace(platform="tpu", slice_index=i, id=n) for i, size in enumerate(sizes) for n in range(size)]
+
+
+def test_slices_are_joined_by_the_data_axis(monkeypatch):
+    monkeypatch.setattr(jax, "make_mesh", lambda shape, axes, axis_types, devices: _array(shape, devices))
+    monkeypatch.setattr(module, "Mesh", lambda devices, axes, axis_types: devices)
+    found = make_mesh({"data": 4, "fsdp": 4}, _slices(8, 8))
+    assert [{device.slice_index for device in part.ravel()} for part in found] == [{0}, {0}, {1}, {1}]
+
+
+@pytest.mark.parametrize(
+    ("axes", "sizes", "message"),
+    [
+        ({"data": 1, "fsdp": -1}, (4, 4), "mesh.data: expected a multiple of the 2 slices, found 1"),
+        ({"data": 2, "fsdp": -1}, (4, 2), r"slices of different sizes: \[4, 2\]"),
+    ],
+)
+def test_slices_that_do_not_fit_the_data_axis_are_refused(axes, sizes, message):
+    with pytest.raises(MeshError, match=message):
+        make_mesh(axes, _slices(*sizes))
+
+
+def _array(shape, devices):
+    return SimpleNamespace(devices=np.array(devices, dtype=object).reshape(shape))
 
 
 def _mesh_of_processes(shape, owner):

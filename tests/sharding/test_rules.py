@@ -34,6 +34,11 @@ def test_an_axis_that_cannot_be_placed_names_the_parameter(axes, shape, message)
         partition("a/kernel", axes, shape, MESH)
 
 
+def test_a_vocabulary_that_tensor_does_not_divide_is_stored_whole():
+    assert partition("head", ("vocab", "embed"), (57, 8), MESH) == PartitionSpec(None, "fsdp")
+    assert partition("head", ("vocab", "embed"), (58, 8), MESH) == PartitionSpec("tensor", "fsdp")
+
+
 def test_a_rule_for_a_mesh_axis_that_is_not_there_is_refused():
     with pytest.raises(ShardingError, match="a: axis 'embed' goes to mesh axis 'expert'"):
         partition("a", ("embed",), (8,), MESH, {"embed": "expert"})

@@ -12,7 +12,7 @@ from flax import nnx
 
 from umit_jax.model.config import ModelConfig, TextConfig
 from umit_jax.model.layers import POSITION_BIAS, GatedMLP, RMSNorm
-from umit_jax.model.param import Linear, layer_list, normal, scan_layers, stack
+from umit_jax.model.param import Linear, Place, anywhere, layer_list, normal, scan_layers, stack
 from umit_jax.model.rope import Table, mrope_table, rotate
 from umit_jax.ops.attention import Implementation, attention
 from umit_jax.ops.cached_attention import cached_attention
@@ -85,15 +85,16 @@ class Decoder(nnx.Module):
         *,
         remat: str,
         implementation: Implementation,
+        place: Place = anywhere,
     ) -> jax.Array:
         """Embedded tokens -> final normed hidden states."""
         rope = mrope_table(positions_BS3, self.config)
 
         def layer(layer: DecoderLayer, x: jax.Array) -> tuple[jax.Array, None]:
             q, k, v = layer.qkv(x, rope)
-            return layer.finish(x, _causal(q, k, v, segments_BS, implementation)), None
+            return place(layer.finish(x, _causal(q, k, v, segments_BS, implementation))), None
 
-        return self.norm(scan_layers(layer, self.layers, x_BSD, remat)[0])
+        return self.norm(scan_layers(layer, self.layers, place(x_BSD), remat)[0])
 
     def prefill(
         self, x_BSD: jax.Array, positions_BS3: jax.Array, segments_BS: jax.Array, *, implementation: Implementation

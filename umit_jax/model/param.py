@@ -26,6 +26,7 @@ Axes = tuple[str | None, ...]
 Params = dict[str, Any]
 Layer = TypeVar("Layer", bound=nnx.Module)
 Carry = TypeVar("Carry")
+Place = Callable[[jax.Array], jax.Array]  # lays activations over devices; their values stay
 
 _policies = jax.checkpoint_policies
 REMAT = {
@@ -33,8 +34,14 @@ REMAT = {
     "dots": _policies.save_from_both_policies(  # keep the outputs of linear layers and of attention
         _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names("attention")
     ),
+    "attention": _policies.save_only_these_names("attention"),  # keep the outputs of attention and each layer's input
     "full": _policies.nothing_saveable,  # keep the input of each layer
 }
+
+
+def anywhere(x: jax.Array) -> jax.Array:
+    """The Place that leaves it to the compiler."""
+    return x
 
 
 def normal(shape: tuple[int, ...], axes: Axes, std: float) -> nnx.Param:

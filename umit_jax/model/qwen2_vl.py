@@ -17,6 +17,7 @@ from umit_jax.batch import Batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.decoder import Caches, Decoder
 from umit_jax.model.layers import LayerNorm
+from umit_jax.model.param import Place, anywhere
 from umit_jax.model.projector import Projector
 from umit_jax.model.vision import Qwen2VisionConfig, VisionTower, normalise
 from umit_jax.ops.attention import Implementation
@@ -39,6 +40,7 @@ class Qwen2VL(nnx.Module):
         compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
         remat: str = "none",
         attention: Implementation = "blockwise",
+        place: Place = anywhere,
     ) -> jax.Array:
         """What the decoder reads, (B, S, D): embedded tokens, with image features where vision_index_BS points."""
         x_BSD = self.decoder.embed_tokens(batch.tokens_BS, compute_dtype)
@@ -50,6 +52,7 @@ class Qwen2VL(nnx.Module):
             batch.patch_segments_BP,
             remat=remat,
             implementation=attention,
+            place=place,
         )
         merged_BMD = self.projector(features_BPE)
         index_BS = batch.vision_index_BS
@@ -63,13 +66,17 @@ class Qwen2VL(nnx.Module):
         compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
         remat: str = "none",
         attention: Implementation = "blockwise",
+        place: Place = anywhere,
     ) -> jax.Array:
         """Final hidden states x_BSD in compute_dtype, for training and scoring.
 
-        remat: none | dots | full, what the backward pass keeps of each layer. attention: see ops/attention.py.
+        remat: a key of param.REMAT, what the backward pass keeps of each layer. attention: see ops/attention.py.
+        place: lays the activations between layers, (rows, sequence, width), over devices.
         """
-        x_BSD = self.embed(batch, compute_dtype=compute_dtype, remat=remat, attention=attention)
-        return self.decoder.train(x_BSD, batch.positions_BS3, batch.segments_BS, remat=remat, implementation=attention)
+        x_BSD = self.embed(batch, compute_dtype=compute_dtype, remat=remat, attention=attention, place=place)
+        return self.decoder.train(
+            x_BSD, batch.positions_BS3, batch.segments_BS, remat=remat, implementation=attention, place=place
+        )
 
     def prefill(
         self,

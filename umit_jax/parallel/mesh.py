@@ -1,14 +1,14 @@
 """The device mesh, and global batches laid over it.
 
 | axis   | splits                                                             |
-| data   | rows of the batch; parameters are copied                           |
+| data   | rows of the batch; parameters are copied. Over slices, if several  |
 | fsdp   | rows of the batch, and one dimension of each large parameter       |
 | tensor | heads, MLP columns and vocabulary of each parameter                |
 
 Axes are of type Auto: the compiler places the collectives, and the model needs to know nothing of the mesh.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -27,7 +27,9 @@ class MeshError(ValueError):
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh over all devices (or `devices`). An axis left out is 1; one axis may be -1 and takes what is left.
 
-    Raises MeshError for an unknown axis, or sizes whose product is not the number of devices.
+    TPU slices are joined by the data axis alone: what goes over the network between them is then one gradient a step.
+    Raises MeshError for an unknown axis, sizes whose product is not the number of devices, or a data axis that slices
+    do not divide.
     """
     unknown = [name for name in axes if name not in AXES]
     if unknown:
@@ -46,7 +48,24 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     if fixed * (sizes[open_axes[0]] if open_axes else 1) != len(devices):
         shown = " x ".join(f"{name} {axes.get(name, 1)}" for name in AXES)
         raise MeshError(f"mesh: {shown} does not fit {len(devices)} devices")
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    auto = (AxisType.Auto,) * len(AXES)
+    slices = by_slice(devices)
+    if sizes["data"] % len(slices):
+        raise MeshError(f"mesh.data: expected a multiple of the {len(slices)} slices, found {sizes['data']}")
+    shape = (sizes["data"] // len(slices), sizes["fsdp"], sizes["tensor"])
+    parts = [jax.make_mesh(shape, AXES, axis_types=auto, devices=part).devices for part in slices]
+    return Mesh(np.concatenate(parts), AXES, axis_types=auto)
+
+
+def by_slice(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
+    """The devices of each TPU slice, which has a network of its own; devices of other kinds are one slice."""
+    groups: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        number = getattr(device, "slice_index", None) if device.platform == "tpu" else None
+        groups.setdefault(number or 0, []).append(device)
+    if len({len(group) for group in groups.values()}) != 1:
+        raise MeshError(f"mesh: slices of different sizes: {[len(group) for group in groups.values()]}")
+    return [groups[number] for number in sorted(groups)]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -60,6 +79,20 @@ def abstract_batch(mesh: Mesh, rows: int, tokens: int, patches: int, patch_value
     shapes = batch_shapes(rows, tokens, patches, patch_values)
     pairs = zip(shapes, DTYPES, strict=True)
     return Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for shape, dtype in pairs))
+
+
+def between_layers(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    """Lays activations (B, S, width) as they are kept from layer to layer: rows over (data, fsdp), the sequence over
+    tensor, which would otherwise hold the same ones several times. Inside a layer tensor splits heads and columns.
+
+    A sequence that tensor does not divide stays whole.
+    """
+
+    def place(x_BSD: jax.Array) -> jax.Array:
+        sequence = "tensor" if x_BSD.shape[1] % mesh.shape["tensor"] == 0 else None
+        return jax.lax.with_sharding_constraint(x_BSD, NamedSharding(mesh, PartitionSpec(*ROWS, sequence)))
+
+    return place
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,7 +1,8 @@
 """Logical axes of parameters -> mesh axes. One table; a parameter it cannot shard is an error that names it.
 
 Each kernel gets one dimension on fsdp (the width it shares with the residual stream) and one on tensor (heads, MLP
-columns or vocabulary), so a parameter is gathered over fsdp where it is used and never over tensor.
+columns or vocabulary), so a parameter is gathered over fsdp where it is used and never over tensor. A vocabulary that
+tensor does not divide is stored whole, and padded where the loss splits it (parallel/loss.py).
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,9 @@ RULES: dict[str, str | None] = {
 }
 
 
+WHOLE_IF_INDIVISIBLE = ("vocab",)  # a tokenizer's size is not ours to choose; everything else is
+
+
 class ShardingError(ValueError):
     """A parameter whose axes do not fit the rules or the mesh; the message names the parameter."""
 
@@ -46,6 +50,8 @@ def partition(
             raise ShardingError(f"{path}: axis {axis!r} goes to mesh axis {target!r}, mesh has {tuple(mesh.shape)}")
         if target is not None and target in spec:
             raise ShardingError(f"{path}: axes {axes} put two dimensions on mesh axis {target!r}")
+        if target is not None and size % mesh.shape[target] and axis in WHOLE_IF_INDIVISIBLE:
+            target = None
         if target is not None and size % mesh.shape[target]:
             raise ShardingError(
                 f"{path}: axis {axis!r} of size {size} does not divide by mesh.{target} = {mesh.shape[target]}"

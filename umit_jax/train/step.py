@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from umit_jax.batch import TASKS, Batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import bind
 from umit_jax.parallel.attention import on_mesh
 from umit_jax.parallel.loss import token_nll
-from umit_jax.parallel.mesh import ROWS, batch_sharding, replicated
+from umit_jax.parallel.mesh import batch_sharding, between_layers, replicated
 from umit_jax.train.optimizer import Schedule
 from umit_jax.train.state import Params, TrainState, merge, shardings_of
 
@@ -39,8 +39,9 @@ def loss_sums(config: ModelConfig, params: Params, batch: Batch, mesh: Mesh, com
     """(loss_sum_T, weight_T): weighted negative log-likelihood in nats and weight of each task in TASKS."""
     model = bind(config, params)
     attention = on_mesh(compute.attention, mesh)
-    x_BSD = model.hidden(batch, compute_dtype=compute.dtype, remat=compute.remat, attention=attention)
-    x_BSD = jax.lax.with_sharding_constraint(x_BSD, NamedSharding(mesh, ROWS))
+    x_BSD = model.hidden(
+        batch, compute_dtype=compute.dtype, remat=compute.remat, attention=attention, place=between_layers(mesh)
+    )
     nll_BS = token_nll(mesh, x_BSD, model.head_VD(), batch.targets_BS, batch.weights_BS, compute.loss_chunk)
     of_task_BST = batch.tasks_BS[..., None] == jnp.arange(len(TASKS))
     weights_BST = jnp.where(of_task_BST, batch.weights_BS[..., None], 0.0)

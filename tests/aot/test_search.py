@@ -1,0 +1,62 @@
+import pytest
+
+from configs import stage2_instruct
+from configs.sizes import published
+from umit_jax.aot.search import meshes, search
+from umit_jax.aot.topology import parse
+
+GIB = 1 << 30
+
+
+def fake(peaks):
+    """A compilation that takes `peaks` GiB a row and device by remat, and whose time tensor and recomputation cost."""
+
+    def run(config):
+        if config.mesh.tensor == 4:
+            raise ValueError("decoder/layers/attn/k/kernel: axis 'kv_heads' does not divide")
+        rows = config.data.rows / (config.mesh.data * config.mesh.fsdp)
+        peak = int((1 + peaks[config.remat] * rows) * GIB)
+        seconds = config.data.rows * (1 + 0.1 * config.mesh.tensor) * {"none": 1, "dots": 1.1}.get(config.remat, 1.3)
+        return {
+            "rows": config.data.rows,
+            "tokens_per_row": 4096,
+            "fits": peak <= 16 * GIB,
+            "peak_bytes": peak,
+            "step_seconds_estimate": seconds + 8,
+            "compile_seconds": 1.0,
+        }
+
+    return run
+
+
+def trials(peaks, size="7b"):
+    config = stage2_instruct.get_config()
+    config.data.rows = 16
+    return search(config, published(size), parse("v5e-16"), fake(peaks))
+
+
+def test_the_fastest_that_fits_wins_and_rows_grow_as_long_as_it_helps():
+    best, tried = trials({"none": 40, "dots": 6, "attention": 3, "full": 2})
+    assert best is not None
+    assert (best["mesh"], best["remat"], best["rows"]) == ({"data": 1, "fsdp": 16, "tensor": 1}, "dots", 32)
+    assert not any(trial["fits"] for trial in tried if trial["remat"] == "none")
+    assert tried[-1]["rows"] == 64
+
+
+def test_a_mesh_that_cannot_be_is_listed_with_its_reason():
+    _, tried = trials({"none": 40, "dots": 6, "attention": 3, "full": 2})
+    reasons = [trial["reason"] for trial in tried if trial["mesh"]["tensor"] == 4]
+    assert reasons == ["decoder/layers/attn/k/kernel: axis 'kv_heads' does not divide"]
+
+
+def test_where_nothing_fits_there_is_no_best():
+    best, tried = trials({"none": 40, "dots": 40, "attention": 40, "full": 40})
+    assert best is None
+    assert len(tried) == 3
+
+
+@pytest.mark.parametrize(("size", "tensor"), [("2b", [1, 2]), ("7b", [1, 2, 4]), ("72b", [1, 2, 4, 8])])
+def test_meshes_fill_the_slices_and_divide_the_heads(size, tensor):
+    found = list(meshes(published(size), 512, 2))
+    assert sorted({mesh["tensor"] for mesh in found}) == tensor
+    assert all(mesh["data"] * mesh["fsdp"] * mesh["tensor"] == 512 and mesh["data"] % 2 == 0 for mesh in found)
