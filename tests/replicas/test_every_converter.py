@@ -19,6 +19,7 @@ from data_pipelines.media.deidentify import KEY_FILE
 from data_pipelines.preparation import beam_flags, prepare
 from data_pipelines.sources.catalogue import catalogue
 from launch.cli import main
+from tests.replicas.pictures import encoded
 from tests.replicas.reading import contents
 from tests.replicas.registry import REPLICAS
 
@@ -97,18 +98,23 @@ def test_every_file_that_a_record_is_made_from_is_noticed_when_it_changes(name, 
 
 
 def test_a_run_that_goes_on_converts_again_what_has_changed_and_nothing_else(tmp_path, monkeypatch):
-    options = REPLICAS["isbi2015"](tmp_path / "raw")
+    options = REPLICAS["slake"](tmp_path / "raw")
     monkeypatch.setattr(preparation, "CHUNK_UNITS", 1)
-    converter = _module("isbi2015").converter(**options)
+    converter = _module("slake").converter(**options)
     units = [repr(unit) for unit in converter.units()]
     with pytest.raises(KeyboardInterrupt):
         prepare(Interrupted(converter, [], units[-1]), tmp_path / "out")
-    points = next((tmp_path / "raw").rglob("400_senior/001.txt"))
-    before = points.read_text()
-    points.write_text(before.replace(before.split("\n")[0], "500,500", 1))
+    changed = next((tmp_path / "raw").rglob("xmlab1/source.jpg"))
+    users = []
+    for unit in converter.units():
+        with noting() as noted:
+            list(converter.records(unit))
+        users += [repr(unit)] if str(changed) in noted else []
+    assert 1 < len(users) < len(units) - 1
+    changed.write_bytes(encoded(99))
     seen: list[str] = []
     prepare(Interrupted(converter, seen), tmp_path / "out")
-    assert seen == [unit for unit in units if "'001'" in unit or unit == units[-1]]
+    assert seen == [*users, units[-1]]
     prepare(converter, tmp_path / "fresh")
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
