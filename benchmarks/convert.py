@@ -3,9 +3,11 @@
     python benchmarks/convert.py --dir /somewhere/with/20/GB [--repeats 3] [--layers 28]
 
 Writes a random bfloat16 checkpoint of Qwen2-VL-2B's shape (4.4 GB in shards of 1 GB) with the safetensors layout,
-tensor by tensor. Each repeat then runs, one after the other, `cp -r` of it, `umit import` and `umit export`, the two as
-processes of their own; peak memory is what the kernel says of them. In the end the exported tensors are compared with
-the original ones bit by bit, and everything written is removed.
+tensor by tensor. Each repeat then runs, one after the other, `cp -r` of it, `umit import` and `umit export`, each as a
+process of its own on the same file system. All three read what lies in the page cache and leave there what they wrote
+(none calls fsync; what the one before wrote is on disk before the next starts). Times include starting Python and
+importing JAX. Peak memory and CPU-seconds are what the kernel says of the process. In the end the exported tensors are
+compared with the original ones bit by bit, and everything written is removed.
 """
 
 import argparse
@@ -25,15 +27,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from configs.sizes import SIZES
+from tests.export import hub
+from umit_jax.convert.keymap import tensors
+from umit_jax.convert.tensorfile import Spec, read_header, write_file
+from umit_jax.model.config import ModelConfig
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from configs.sizes import SIZES  # noqa: E402
-from tests.export import hub  # noqa: E402
-from umit_jax.convert.keymap import tensors  # noqa: E402
-from umit_jax.convert.tensorfile import Spec, read_header, write_file  # noqa: E402
-from umit_jax.model.config import ModelConfig  # noqa: E402
-
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
@@ -114,6 +116,7 @@ def measure(work: pathlib.Path, repeats: int, layers: int) -> None:
     total = apart(generate, source, layers)
     print(f"{total / 1e9:.2f} GB in {len(list(source.glob('*.safetensors')))} files")
     umit = [sys.executable, "-m", "launch"]
+    targets = {"cp": copy, "import": workdir, "export": out}
     commands = {
         "cp": ["cp", "-r", str(source), str(copy)],
         "import": [*umit, "import", str(source), "--out", str(workdir)],
@@ -123,19 +126,22 @@ def measure(work: pathlib.Path, repeats: int, layers: int) -> None:
     cpu: dict[str, list[float]] = {name: [] for name in commands}
     peaks: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(repeats):
-        for path in (copy, workdir, out):
-            shutil.rmtree(path, ignore_errors=True)
         for name, command in commands.items():
+            shutil.rmtree(targets[name], ignore_errors=True)
             os.sync()
             for values, value in zip((seconds[name], cpu[name], peaks[name]), run(command), strict=True):
                 values.append(round(value, 3))
+        shutil.rmtree(copy)  # so that the page cache need not hold it too
     different = apart(differences, source, out)
     for name in ("import", "export"):
-        ratios = [took / base for took, base in zip(seconds[name], seconds["cp"], strict=True)]
-        took, base, work = (statistics.median(values) for values in (seconds[name], seconds["cp"], cpu[name]))
+        wall, busy = (
+            statistics.median(took / base for took, base in zip(values[name], values["cp"], strict=True))
+            for values in (seconds, cpu)
+        )
         print(
-            f"{name}: peak {max(peaks[name]):.2f} GB; {took:.1f} s ({work:.1f} of CPU) against {base:.1f} s of cp; "
-            f"median ratio {statistics.median(ratios):.2f}"
+            f"{name}: {wall:.2f} times the seconds of cp and {busy:.2f} times its CPU-seconds (medians of {repeats}; "
+            f"cp {statistics.median(seconds['cp']):.1f} s, {statistics.median(cpu['cp']):.1f} of CPU); "
+            f"peak {max(peaks[name]):.2f} GB"
         )
     print(f"bit for bit: {'equal' if not different else f'{len(different)} tensors differ, first {different[0]}'}")
     result = {"bytes": total, "seconds": seconds, "cpu_seconds": cpu, "peak_gb": {k: max(v) for k, v in peaks.items()}}

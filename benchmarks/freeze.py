@@ -9,6 +9,7 @@ line at the end holds the same figures.
 
 import argparse
 import json
+import pathlib
 import statistics
 import sys
 import time
@@ -17,6 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from configs import common, sizes
 from umit_jax.batch import Batch, fake_batch

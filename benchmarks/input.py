@@ -1,16 +1,18 @@
 """The host's side of training, measured: row plan at scale, fill on the paper's mixture, throughput, growth.
 
-    python benchmarks/input.py plan                       planning time and memory for three million samples, and fill
-    python benchmarks/input.py throughput [--images 400]  images per CPU-second against a torch DataLoader
+    python benchmarks/input.py plan                      planning time and memory for three million samples, and fill
+    python benchmarks/input.py throughput [--mode L]     images per CPU-second against a torch DataLoader
+    python benchmarks/input.py growth [--images 200]     the same with workers and with ten times the images; memory
 
 `plan` needs nothing but the sizes of UMIT's data (arXiv 2503.15892; counts of the data sets' own publications), from
-which token and patch counts are drawn. `throughput` makes JPEG files, prepares them, and runs the Grain stream and a
-torch DataLoader with transformers' Qwen2-VL processor over the same files in turn; the ratio of their CPU-seconds is
-the figure, because wall clocks of shared machines are noisy.
+which token and patch counts are drawn. The others make JPEG files, prepare them, and run the Grain stream and a torch
+DataLoader with transformers' Qwen2-VL processor over the same files in turn (loaders.py says how); the ratio of their
+CPU-seconds is the figure, because wall clocks of shared machines are noisy.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -21,10 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 ROW_TOKENS, ROW_PATCHES = 4096, 8192  # of configs/common.py
-PIXELS = 4 * 28 * 28, 602112  # the least and most of an image
 
 # (name, samples, vision tokens: fixed or (low, high), text tokens (mean, standard deviation)).
 STAGE1 = (
@@ -93,7 +94,7 @@ def plan(args: argparse.Namespace) -> dict:
     return out
 
 
-def make_files(folder: Path, count: int) -> None:
+def make_files(folder: Path, count: int, mode: str) -> None:
     """JPEG files of 200 to 900 pixels a side, with texture, so that decoding costs what it costs for photographs."""
     from PIL import Image
 
@@ -104,12 +105,13 @@ def make_files(folder: Path, count: int) -> None:
         coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
         picture = np.asarray(Image.fromarray(coarse).resize((int(width), int(height)), Image.Resampling.BICUBIC))
         noisy = picture.astype(np.int16) + rng.integers(-12, 13, picture.shape)
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i:06d}.jpg", quality=90)
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).convert(mode).save(folder / f"{i:06d}.jpg", quality=90)
 
 
 def shards_of(folder: Path, out: Path) -> None:
     from PIL import Image
 
+    from benchmarks.loaders import QUESTION, answer
     from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn
     from data_pipelines.shards import ShardWriter
     from umit_jax.targets import text_target
@@ -119,127 +121,87 @@ def shards_of(folder: Path, out: Path) -> None:
             with Image.open(path) as image:
                 size = image.size
             media = (Media((path.read_bytes(),), "image", "XC", size),)
-            turns = (Turn("user", MEDIA_TOKEN + "Describe this image."), Turn("assistant", f"Picture {i}."))
+            turns = (Turn("user", MEDIA_TOKEN + QUESTION), Turn("assistant", answer(i)))
             writer.add(
                 Record(f"files/{i}", "files", "train", f"p{i}", "caption", "en", "caption", media, turns,
                        text_target(turns[1].text), "synthetic", "CC0-1.0", "benchmark", synthetic=True)
             )  # fmt: skip
 
 
-def ours(shards: Path, workers: int, images: int) -> None:
-    """One pass over the packed batches of the Grain stream."""
-    import types
+class Sides:
+    """Both loaders over `images` pictures in a folder, each run in a process of its own (loaders.py)."""
 
-    from configs import common
-    from data_pipelines.image import Processing
-    from data_pipelines.mixture import make_stream
-    from data_pipelines.tokenizer import train_sentencepiece
+    def __init__(self, root: Path, images: int, mode: str):
+        from tests.data.qwen_vocabulary import write_tokenizer_json
 
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer = train_sentencepiece(["Describe this image.", "Picture 1."] * 20, Path(folder), 330)
-        data = types.SimpleNamespace(
-            split="train", tasks=(), row_tokens=ROW_TOKENS, row_patches=14336, rows=1, oversize="error",
-            loss_weight="token", temperature=1.0, window=16384, workers=workers, prefetch=1,
-            augment=common.augment(),
-        )  # fmt: skip
-        started, wall, first = 0.0, 0.0, 0
-        stream = make_stream(data, {shards: 1.0}, tokenizer, Processing(*PIXELS), cache_bytes=0)
-        batches, seen = stream.batches(0), 0
-        for _, info in batches:  # timed from the first batch on: before it, libraries are imported
-            seen += sum(map(len, info.sample_ids))
-            if seen >= images:
-                break
-            started, wall, first = (started, wall, first) if first else (cpu_seconds(), time.perf_counter(), seen)
-        report(started, wall, seen - first)
-        batches.close()
+        self.root = root
+        write_tokenizer_json(root)
+        (root / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Qwen2Tokenizer"}))
+        make_files(root / "files", images, mode)
+        shards_of(root / "files", root / "shards")
 
+    def run(self, side: str, workers: int, images: int) -> dict[str, float]:
+        path = self.root / ("shards" if side == "ours" else "files")
+        command = [sys.executable, str(Path(__file__).with_name("loaders.py")), side, str(path), str(workers)]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+        if side == "torchvision":
+            environment["PYTHONPATH"] = str(self._torchvision())
+        command += [str(images), "--tokenizer", str(self.root)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+        return json.loads(done.stdout.splitlines()[-1])
 
-def theirs(folder: Path, workers: int, images: int) -> None:
-    """One pass of a torch DataLoader whose items are what transformers' Qwen2-VL image processor makes of the files.
+    def _torchvision(self) -> Path:
+        from tests.torchvision_wheel import unpack
 
-    The processor's Pillow version: the other one needs torchvision. Text is left out, which favours it."""
-    import torch
-    from transformers import Qwen2VLImageProcessorPil
-    from transformers.image_utils import load_image
-
-    processor = Qwen2VLImageProcessorPil(size={"shortest_edge": PIXELS[0], "longest_edge": PIXELS[1]})
-    files = sorted(folder.iterdir())[:images]
-
-    class Files(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return len(files)
-
-        def __getitem__(self, i: int):
-            return processor(images=[load_image(str(files[i]))], return_tensors="pt")
-
-    torch.set_num_threads(1)
-    loader = torch.utils.data.DataLoader(Files(), batch_size=8, num_workers=workers, collate_fn=list)
-    batches = iter(loader)
-    next(batches)  # as above
-    started, wall = cpu_seconds(), time.perf_counter()
-    report(started, wall, sum(map(len, batches)))
-
-
-def cpu_seconds() -> float:
-    """Of this process and its ended children."""
-    usage = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(u.ru_utime + u.ru_stime for u in usage)
-
-
-def report(started: float, wall: float, images: int) -> None:
-    """images: those whose decoding falls into the time since `started` and `wall`."""
-    figures = {"images": images, "cpu_seconds": cpu_seconds() - started, "seconds": time.perf_counter() - wall}
-    print(json.dumps({**figures, "peak_mb": peak_mb()}))
+        folder = self.root / "torchvision"
+        return folder if folder.exists() else unpack(folder)
 
 
 def throughput(args: argparse.Namespace) -> dict:
-    """Images per CPU-second of both, in turn; then ours with more workers and with ten times the images."""
+    """Images per CPU-second of all three, in turn and without workers."""
+    sides = ("ours", "pillow", "torchvision")
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        make_files(root / "files", args.images)
-        make_files(root / "many", 10 * args.images)
-        for name in ("files", "many"):
-            shards_of(root / name, root / f"{name}-shards")
+        made = Sides(Path(folder), args.images, args.mode)
+        rounds = [{side: made.run(side, 0, args.images) for side in sides} for _ in range(args.rounds)]
+    rates = {side: [r[side]["images"] / r[side]["cpu_seconds"] for r in rounds] for side in sides}
+    ratios = {other: [a / b for a, b in zip(rates["ours"], rates[other], strict=True)] for other in sides[1:]}
+    return {
+        "images_per_cpu_second": {side: round(statistics.median(values), 1) for side, values in rates.items()},
+        "ours_over": {other: round(statistics.median(values), 2) for other, values in ratios.items()},
+        "of_each_round": {other: [round(value, 2) for value in values] for other, values in ratios.items()},
+    }
 
-        def run(side: str, path: str, workers: int, images: int) -> dict:
-            command = [sys.executable, __file__, side, str(root / path), str(workers), str(images)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            return json.loads(done.stdout.splitlines()[-1])
 
-        rounds = [
-            (run("ours", "files-shards", 0, args.images), run("theirs", "files", 0, args.images))
-            for _ in range(args.rounds)
-        ]
-        per_second = [[side["images"] / side["cpu_seconds"] for side in pair] for pair in zip(*rounds, strict=True)]
-        mine, other = (statistics.median(side) for side in per_second)
-        one = run("ours", "files-shards", 1, args.images)
-        two = run("ours", "files-shards", 2, args.images)
-        many = run("ours", "many-shards", 0, 10 * args.images)
-        first = rounds[0][0]
-        return {
-            "images_per_cpu_second": {"ours": round(mine, 1), "torch DataLoader": round(other, 1)},
-            "ratio": round(mine / other, 2),
-            "wall_of_2_workers_over_1": round(two["seconds"] / one["seconds"], 2),
-            "ten_times_the_data": {
-                "images_per_cpu_second": round(many["images"] / many["cpu_seconds"], 1),
-                "peak_mb": [round(first["peak_mb"]), round(many["peak_mb"])],
-            },
-        }
+def growth(args: argparse.Namespace) -> dict:
+    """Rates and memory with 0, 1 and 2 workers and with ten times the images."""
+    out: dict[str, dict] = {}
+
+    def note(name: str, found: dict[str, float]) -> None:
+        rates = {f"images_per_{key}": round(found["images"] / found[f"{key}s"], 1) for key in ("cpu_second", "second")}
+        out[name] = {**rates, "peak_mb": round(found["peak_mb"])}
+
+    for images in (args.images, 10 * args.images):
+        with tempfile.TemporaryDirectory() as folder:
+            made = Sides(Path(folder), images, args.mode)
+            for side in ("ours", "pillow"):
+                note(f"{side}, {images} images", made.run(side, 0, images))
+                for workers in (1, 2) if images > args.images else ():
+                    note(f"{side}, {images} images, {workers} workers", made.run(side, workers, images))
+    return out
 
 
 def main() -> None:
-    if len(sys.argv) == 5 and sys.argv[1] in ("ours", "theirs"):
-        {"ours": ours, "theirs": theirs}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
-        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     planned = commands.add_parser("plan")
     planned.add_argument("--row-patches", type=int, default=ROW_PATCHES)
     planned.set_defaults(run=plan)
-    measured = commands.add_parser("throughput")
-    measured.add_argument("--images", type=int, default=200)
-    measured.add_argument("--rounds", type=int, default=3)
-    measured.set_defaults(run=throughput)
+    for name, run, images in (("throughput", throughput, 400), ("growth", growth, 200)):
+        measured = commands.add_parser(name)
+        measured.add_argument("--images", type=int, default=images)
+        measured.add_argument("--mode", choices=("RGB", "L"), default="RGB", help="colour or grey pictures")
+        measured.set_defaults(run=run)
+    commands.choices["throughput"].add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     print(json.dumps(args.run(args), indent=1))
 

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import math
+import pathlib
 import sys
 from typing import Any
 
@@ -18,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from configs import common, sizes
 from umit_jax.batch import fake_batch

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data_pipelines.example import Processing, build_prompt
 from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn

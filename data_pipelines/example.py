@@ -20,7 +20,6 @@ from data_pipelines.image import (
     media_patches,
     patch_hw,
     plan_spans,
-    resized,
     window_order,
 )
 from data_pipelines.positions import mrope_positions
@@ -155,13 +154,15 @@ def build_example(
     return fill(record, outline(record, tokenizer, processing, limits), tokenizer, processing)
 
 
-def build_prompt(record: Record, tokenizer: Tokenizer, processing: Processing, show: Show = resized) -> Example:
+def build_prompt(record: Record, tokenizer: Tokenizer, processing: Processing, show: Show | None = None) -> Example:
     """The record without its last answer, ending in the assistant's header: what generation starts from. Its tokens
     are the first tokens of the training example. show: brings decoded frames to their size, changing them or not."""
     return fill(record, outline(record, tokenizer, processing, prompt=True), tokenizer, processing, show)
 
 
-def fill(record: Record, plan: Outline, tokenizer: Tokenizer, processing: Processing, show: Show = resized) -> Example:
+def fill(
+    record: Record, plan: Outline, tokenizer: Tokenizer, processing: Processing, show: Show | None = None
+) -> Example:
     """The example of an outlined record: its arrays, with pixels as `show` brings them to their planned size."""
     image_pad, video_pad = tokenizer.special_ids["<|image_pad|>"], tokenizer.special_ids["<|video_pad|>"]
     ids, counts = np.array(plan.ids, np.int32), np.ones(len(plan.ids), np.int64)
@@ -203,17 +204,20 @@ def fill(record: Record, plan: Outline, tokenizer: Tokenizer, processing: Proces
 
 
 def _patches(
-    record: Record, spans: Sequence[Span], orders: Sequence[np.ndarray], processing: Processing, show: Show
+    record: Record, spans: Sequence[Span], orders: Sequence[np.ndarray], processing: Processing, show: Show | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(patches_PC, patch_segments_P): one segment for each image and each temporal patch of a video. A frame's patches
     stay together in any order of windows, so the order does not move the segments."""
-    patches, order_of_next = [np.zeros((0, processing.patch_values), np.uint8)], iter(orders)
+    patches: list[np.ndarray] = []
     try:
         for index, own in itertools.groupby(spans, lambda span: span.media):
-            cuts = media_patches(index, record.media[index], list(own), processing, show)
-            patches += [in_order(cut, next(order_of_next)) for cut in cuts]
+            patches += media_patches(index, record.media[index], list(own), processing, show)
     except ValueError as error:
         raise ExampleError(record, "undecodable media", str(error)) from error
+    if processing.window is not None:
+        patches = [in_order(cut, order) for cut, order in zip(patches, orders, strict=True)]
     sizes = [h * w for t, h, w in (span.grid for span in spans) for _ in range(t)]
     segments_P = np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes)
-    return np.concatenate(patches), segments_P
+    if len(patches) == 1:
+        return patches[0], segments_P
+    return np.concatenate([np.zeros((0, processing.patch_values), np.uint8), *patches]), segments_P

@@ -4,10 +4,12 @@ Its wheel on the package index is built for the CUDA build of torch. So a test f
 loads transformers with it beside whatever torch there is.
 """
 
+import functools
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +22,23 @@ TORCHVISION = Package(
     sha256="7e80f543b22503d9415e126db5f0ff3917036925e38560ee6b9ae38c571a4002",
     license="BSD-3-Clause",
 )
-_DECLARE = """
-import torch
-if torch.version.cuda is None:  # the wheel's own operators cannot load; declare the two that its import looks up
+
+
+@functools.cache
+def declare_operators() -> Any:
+    """Before torchvision is imported beside a torch without CUDA: its own operators cannot load, so the two that the
+    import looks up are declared, for as long as what is returned lives."""
+    import torch
+
+    if torch.version.cuda is not None:
+        return None
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-"""
+    return library
+
+
+_FIRST = "from tests.torchvision_wheel import declare_operators\ndeclare_operators()\n"
 
 
 def unpack(folder: Path) -> Path:
@@ -48,6 +60,6 @@ def run(torchvision: Path, script: str, *arguments: object, home: Path) -> None:
     """Runs a script in a second Python that finds torchvision and this repository."""
     root = Path(__file__).parent.parent
     environment = {"PYTHONPATH": f"{torchvision}:{root}", "PATH": "", "HF_HUB_OFFLINE": "1", "HOME": str(home)}
-    command = [sys.executable, "-c", _DECLARE + script, *map(str, arguments)]
+    command = [sys.executable, "-c", _FIRST + script, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -38,9 +38,10 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def read_image(source: Path | str | bytes) -> np.ndarray:
-    """Pixels of a file (path, or its bytes) as uint8 (h, w, 3). A missing path is FileNotFoundError, anything else
-    that cannot be read MediaError. Of a file with several pages the first is read."""
+def load(source: Path | str | bytes) -> Image.Image:
+    """The picture in a file (path, or its bytes) in mode RGB, or L where that is how it is stored: its three planes are
+    the same. A missing path is FileNotFoundError, anything else that cannot be read MediaError. Of a file with several
+    pages the first is read."""
     # Pillow maps an uncompressed TIFF that it opens by name into memory, and garbles it when it is to be turned.
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
@@ -48,12 +49,36 @@ def read_image(source: Path | str | bytes) -> np.ndarray:
             warnings.simplefilter("ignore")
             if image.mode in _DEEP:
                 _warn_of_clipping()
-            rgb = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(rgb if rgb.info.get("transparency") is None else _on_white(rgb))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode == "RGB" or (image.mode == "L" and "transparency" not in image.info):
+                rgb = image
+            else:
+                rgb = image.convert("RGB")
+            return rgb if rgb.info.get("transparency") is None else _on_white(rgb)
     except MediaError:
         raise
     except Exception:  # a damaged file raises whatever its decoder met first
         raise MediaError("truncated or damaged image") from None
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """uint8 (h, w, 3) of a picture that `load` gave."""
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def planes(image: Image.Image, size_wh: tuple[int, int]) -> list[np.ndarray]:
+    """The three planes (h, w) uint8 of a picture that `load` gave, at another size: bicubic with antialiasing. A grey
+    one is resized once; what the three bands of Pillow's RGB would become is the same."""
+    if image.size != tuple(size_wh):
+        image = image.resize(size_wh, Image.Resampling.BICUBIC)
+    found = [np.frombuffer(band.tobytes(), np.uint8).reshape(image.height, image.width) for band in image.split()]
+    return found * (3 // len(found))
+
+
+def read_image(source: Path | str | bytes) -> np.ndarray:
+    """uint8 (h, w, 3) of a file or its bytes. Raises what `load` raises."""
+    return pixels(load(source))
 
 
 @functools.cache

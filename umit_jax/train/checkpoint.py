@@ -345,7 +345,7 @@ def _unreadable(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split())
-    name = re.search(r'"([\w.]+)/[.\d]', text)
+    name = re.search(r'"(?:[^"]*/state/)?([\w.]+)/(?:c/|zarr\.json|[.\d])', text)
     if name is None:
         return _brief(error)
     reason = re.sub(r" \[(source locations|tensorstore_spec|os_error_code).*", "", text).split(": ")[-1]
