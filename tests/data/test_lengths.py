@@ -96,5 +96,5 @@ def test_counting_is_done_once_for_the_same_shards_tokenizer_and_processing(sour
 
 
 def test_counting_decodes_no_pixels(source, tokenizer, monkeypatch):
-    monkeypatch.setattr("data_pipelines.image.decode", lambda _: pytest.fail("decoded an image"))
+    monkeypatch.setattr("data_pipelines.image.load", lambda _: pytest.fail("decoded an image"))
     assert len(measure(source, tokenizer, PROCESSING).text_N) == len(source)

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from data_pipelines.media import MediaError, raster
-from data_pipelines.media.raster import decode, encode_png, read_image, shrink
+from data_pipelines.media.raster import decode, encode_png, load, planes, read_image, shrink
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8)
 RGB = np.random.default_rng(1).integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -130,3 +130,13 @@ def test_a_missing_file_is_named(tmp_path):
 def test_shrinking_keeps_proportions_and_never_enlarges():
     assert shrink(RGB, 15).shape == (10, 15, 3)
     assert shrink(RGB, 100) is RGB
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size_wh", [(56, 28), (84, 112), (60, 40)])
+def test_resized_planes_are_those_of_pillow_s_rgb(mode, size_wh):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60) if mode == "L" else (40, 60, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).convert("RGB").resize(size_wh, Image.Resampling.BICUBIC))
+    image = load(encode_png(pixels))
+    assert image.mode == mode
+    np.testing.assert_array_equal(np.stack(planes(image, size_wh), -1), expected)
