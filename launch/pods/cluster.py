@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launch.cli import FAILED, UsageError
@@ -34,8 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, image: str, mount: str = "
     parser.set_defaults(max_restarts=max_restarts)
 
 
-def start(rendered: Rendered, backend: str) -> dict[str, Any]:
-    """Writes the files and executes the commands, each after the one before has succeeded. Raises SubmitError."""
+def start(rendered: Rendered, backend: str, secrets: Sequence[str] = ()) -> dict[str, Any]:
+    """Writes the files and executes the commands, each after the one before has succeeded. Raises SubmitError.
+
+    secrets: those that the commands take from the environment of this one.
+    """
+    have_secrets(secrets)
     for command in rendered.commands:
         if shutil.which(command.argv[0]) is None:
             raise UsageError(f"umit launch {backend} needs the program {command.argv[0]}; --dry-run does without")
@@ -51,6 +55,12 @@ def start(rendered: Rendered, backend: str) -> dict[str, Any]:
         if process.returncode:
             raise SubmitError(f"{shlex.join(command.argv[:3])} ... ended with exit status {process.returncode}")
     return {"files": list(rendered.files), "output": output}
+
+
+def have_secrets(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in os.environ:
+            raise UsageError(f"--secret: {name} is not in the environment")
 
 
 def write(files: Mapping[str, str]) -> None:

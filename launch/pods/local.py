@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from launch import processes, workdir
 from launch.cli import PREEMPTED
+from launch.pods import cluster
 from launch.pods.run import Command, Rendered, Run, Topology, check_counts
 
 _NOTICE_SECONDS = 15.0  # for the others to end by themselves after one has failed
@@ -49,6 +50,7 @@ def topology(args: argparse.Namespace) -> Topology:
 def render(run: Run, args: argparse.Namespace) -> Rendered:
     """One command a process, to be executed at once."""
     del args
+    cluster.have_secrets(run.secrets)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -61,4 +61,4 @@ def render(run: Run, args: argparse.Namespace) -> Rendered:
 
 
 def start(run: Run, args: argparse.Namespace) -> dict[str, Any]:
-    return cluster.start(render(run, args), "skypilot")
+    return cluster.start(render(run, args), "skypilot", run.secrets)

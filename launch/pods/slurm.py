@@ -73,7 +73,7 @@ def render(run: Run, args: argparse.Namespace) -> Rendered:
 
 
 def start(run: Run, args: argparse.Namespace) -> dict[str, Any]:
-    return cluster.start(render(run, args), "slurm")
+    return cluster.start(render(run, args), "slurm", run.secrets)
 
 
 def _script(run: Run, args: argparse.Namespace) -> str:

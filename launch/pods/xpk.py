@@ -59,7 +59,7 @@ def render(run: Run, args: argparse.Namespace) -> Rendered:
 
 
 def start(run: Run, args: argparse.Namespace) -> dict[str, Any]:
-    return cluster.start(render(run, args), "xpk")
+    return cluster.start(render(run, args), "xpk", run.secrets)
 
 
 def _yaml(value: str) -> str:

@@ -97,6 +97,8 @@ def _configuration(directory: pathlib.Path, socket: pathlib.Path) -> str:
         "SwitchType=switch/none",
         "SchedulerParameters=sched_interval=2,batch_sched_delay=0",
         "ReturnToService=2",
+        "PreemptType=preempt/partition_prio",
+        "PreemptMode=REQUEUE",
         f"KillWait={_KILL_SECONDS}",
         "SlurmdParameters=config_overrides",
         f"StateSaveLocation={directory / 'state'}",
@@ -109,7 +111,9 @@ def _configuration(directory: pathlib.Path, socket: pathlib.Path) -> str:
     for index, node in enumerate(NODES):
         port = _CONTROLLER_PORT + 1 + index
         lines.append(f"NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=4000")
-    lines.append(f"PartitionName=main Nodes={','.join(NODES)} Default=YES MaxTime=INFINITE State=UP")
+    nodes = f"Nodes={','.join(NODES)} MaxTime=INFINITE State=UP"
+    lines.append(f"PartitionName=main {nodes} Default=YES PriorityTier=1 GraceTime={_KILL_SECONDS}")
+    lines.append(f"PartitionName=urgent {nodes} PriorityTier=9")  # preempts the jobs of main
     return "\n".join(lines) + "\n"
 
 

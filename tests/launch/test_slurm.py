@@ -126,6 +126,14 @@ def test_a_machine_without_slurm_is_told_so_before_anything_is_written(tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_secret_that_is_not_there_is_missed_before_anything_is_written(job, tmp_path, monkeypatch, capsys):
+    del job
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert cli.main([*FLAGS, "--out", str(tmp_path / "out"), "--secret", "HF_TOKEN"]) == 2
+    assert "--secret: HF_TOKEN is not in the environment" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_refused_submission_fails_with_one_line(tmp_path, monkeypatch, capsys):
     program = pathlib.Path(tmp_path, "bin", "sbatch")
     program.parent.mkdir()

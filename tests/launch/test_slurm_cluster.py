@@ -133,6 +133,15 @@ def test_requeued_from_outside_it_runs_once_more_and_no_more(submit):
     assert job.field("Restarts") == "1"
 
 
+def test_a_job_that_is_preempted_saves_in_its_grace_time_and_comes_back(submit):
+    job = submit(f"{WAITS}\nif restart == 0: time.sleep(600)", "--max-restarts", "0")
+    job.wait(_all_started(0))
+    _said("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "srun sleep 1")
+    assert job.wait_for_end() == "COMPLETED"
+    assert (job.field("Restarts"), job.field("Comment")) == ("1", "failures=0")
+    assert job.log().count("stopped") == 2
+
+
 def test_a_crash_on_one_node_starts_both_again_until_it_has_crashed_too_often(submit, monkeypatch):
     monkeypatch.setattr(slurm, "_NOTICE_SECONDS", 3)
     job = submit(f"{WAITS}\nif process == '1': os.kill(os.getpid(), 9)\ntime.sleep(600)", "--max-restarts", "1")
