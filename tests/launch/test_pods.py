@@ -16,7 +16,7 @@ ON_TPU = {
     "tpu-vm": ("--project", "p", "--zone", "z"),
     "skypilot": (),
 }
-ODD = "b 'c' \"d\" $HOME $(HF_TOKEN) $$ `id` %s {x} \\ é\n# : end of umit\nend of umit"
+ODD = "b 'c' \"d\" $HOME $(HF_TOKEN) $$ `id` %s {x} \\ é\n# : -\nend of umit\n- "
 
 
 def seen(backend, capsys, scratch, *flags):
