@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def topology(args: argparse.Namespace) -> Topology:
     if args.slices > 1:
         raise UsageError(f"--slices: expected 1, as SkyPilot joins no slices; found {args.slices}; see gke")
-    return tpu.topology(args, largest_host=8)
+    return tpu.topology(args, hosts_of_8=True)
 
 
 def render(run: Run, args: argparse.Namespace) -> Rendered:

@@ -36,15 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slices", type=int, default=1, help="slices of this topology, joined by the data axis")
 
 
-def topology(args: argparse.Namespace, largest_host: int = 4) -> Topology:
-    """largest_host: chips of the host of a slice that has only one; all others have hosts of 4."""
+def topology(args: argparse.Namespace, *, hosts_of_8: bool = False) -> Topology:
+    """hosts_of_8: whether a v5e or v6e slice of 8 chips is one host. All other hosts have 4 chips, or the only one."""
     from umit_jax.aot.topology import parse
 
     slices = parse(args.topology, args.slices)
     chips = math.prod(slices.shape)
-    on_a_host = chips if chips == 1 or chips <= largest_host else 4
-    if chips % on_a_host or on_a_host == 2:
-        raise UsageError(f"--topology: expected hosts of 1, 4 or 8 chips, found {args.topology!r} with {chips} chips")
+    whole = chips == 1 or (chips == 8 and hosts_of_8 and slices.chip.dimensions == 2)
+    on_a_host = chips if whole else 4
+    if chips % on_a_host:
+        raise UsageError(f"--topology: expected one chip or hosts of 4, found {args.topology!r} with {chips} chips")
     return Topology(slices.name, chips // on_a_host * args.slices, on_a_host * slices.chip.devices, args.slices)
 
 

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def topology(args: argparse.Namespace) -> Topology:
-    return tpu.topology(args, largest_host=8)
+    return tpu.topology(args, hosts_of_8=True)
 
 
 def render(run: Run, args: argparse.Namespace) -> Rendered:

@@ -58,6 +58,7 @@ def test_all_backends_agree_on_a_run(value, image, capsys, tmp_path):
         ("v5e:16x16", 2, "v5e:16x16", 128, 4),
         ("v6e-256", 1, "v6e:16x16", 64, 4),
         ("v5p-8", 1, "v5p:2x2x1", 1, 4),
+        ("v5p-16", 1, "v5p:2x2x2", 2, 4),
         ("v5p-512", 2, "v5p:4x8x8", 128, 4),
         ("tpu7x-16", 1, "tpu7x:2x2x2", 2, 4),
     ],
@@ -112,7 +113,8 @@ def test_a_secret_is_asked_for_by_its_name_alone(backend, capsys, tmp_path, monk
         (["gke", "--topology", "v5e-16"], "--image: umit launch gke needs a container image that holds umit"),
         (["gke", "--topology", "v9-16"], "--topology: expected one of v4-8, "),
         (["gke", "--topology", "v5e-16", "--slices", "0"], "--slices: expected at least 1, found 0"),
-        (["gke", "--topology", "v5e:1x2"], "--topology: expected hosts of 1, 4 or 8 chips, found 'v5e:1x2'"),
+        (["gke", "--topology", "v5e:1x2"], "--topology: expected one chip or hosts of 4, found 'v5e:1x2' with 2 chips"),
+        (["tpu-vm", *ON_TPU["tpu-vm"], "--topology", "v5e:1x6"], "--topology: expected one chip or hosts of 4"),
         (["gke", "--topology", "v5e-4", "--image", "i", "--workdir", "run"], "--workdir: expected gs://..."),
         (
             ["gke", "--topology", "v5e-4", "--image", "i", "--workdir", "/run"],
