@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from data_pipelines import inputs
 from data_pipelines.parts import FACTS, PartError, Rejected, write_part
+from data_pipelines.pipeline import run
 from data_pipelines.prompts import using_templates
 from data_pipelines.publish import Rules, ShardError, check_target_directory, publish
 from data_pipelines.record import Record
@@ -84,8 +85,8 @@ def prepare(
 
     duplicates: "report" or "drop", see Rules. templates: a file that words the questions instead of ours. workers:
     processes, 0 for all cores; with 1 everything happens in this one. pipeline: flags of Apache Beam, which then does
-    the work (see beam_flags). Raises ShardError, RecordError, and what the converter raises for input that cannot be
-    used at all; finished chunks stay in `out`.partial for the next run.
+    the work where there is more than one chunk (see pipeline.beam_flags). Raises ShardError, RecordError, and what the
+    converter raises for input that cannot be used at all; finished chunks stay in `out`.partial for the next run.
     """
     rules = dataclasses.replace(converter.rules, duplicates=duplicates)
     check_name(converter.name)
@@ -106,15 +107,19 @@ def _prepare(
     work = functools.partial(_write_chunk, converter, partial, templates)
     jobs = ((i, list(units[chunks[i].start : chunks[i].stop])) for i in todo)
     left = sum(len(chunks[i]) for i in todo)
-    if pipeline:
-        _run_pipeline(work, jobs, pipeline)
-    else:
-        with tqdm(total=left, desc=converter.name, unit="unit", disable=None) as bar:
-            if workers == 1:
-                for job in jobs:
-                    work(job, bar.update)
-            else:
-                _run_pool(work, jobs, workers, bar)
+    with tqdm(total=left, desc=converter.name, unit="unit", disable=None) as bar:
+
+        def tick() -> None:
+            done = (len(chunks[i]) for i in todo if (_folder(partial, i) / FACTS).exists())
+            bar.update(sum(done) - bar.n)
+
+        if pipeline and len(todo) > 1:
+            run(work, jobs, pipeline, partial / "error.txt", tick)
+        elif workers == 1 or pipeline:
+            for job in jobs:
+                work(job, bar.update)
+        else:
+            _run_pool(work, jobs, workers, bar)
     parts = [_folder(partial, i) for i in range(len(chunks))]
     try:
         manifest = publish(parts, out, converter.name, rules)
@@ -217,27 +222,3 @@ def _run_pool(work: Any, jobs: Iterable[Any], workers: int, bar: tqdm) -> None:
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _run_pipeline(work: Any, jobs: Iterable[Any], flags: Sequence[str]) -> None:
-    try:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError:
-        raise ShardError("--runner: needs Apache Beam: pip install 'umit_jax[beam]'") from None
-    with beam.Pipeline(options=PipelineOptions(list(flags))) as pipeline:
-        _ = pipeline | beam.Create(list(jobs)) | beam.Reshuffle() | "convert" >> beam.Map(work)
-
-
-def beam_flags(runner: str, workers: int, options: Sequence[str]) -> list[str]:
-    """Flags of Apache Beam for `umit prepare --runner`: "direct" means this machine, `workers` processes (0: all
-    cores); any other name, and every one of the options, is passed on as it is."""
-    if runner != "direct":
-        return [f"--runner={runner}", *options]
-    processes = workers or os.cpu_count()
-    return [
-        "--runner=FnApiRunner",
-        "--direct_running_mode=multi_processing",
-        f"--direct_num_workers={processes}",
-        *options,
-    ]

@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _prepare(name: str, args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
     from data_pipelines import preparation
+    from data_pipelines.pipeline import beam_flags
     from data_pipelines.prompts import using_templates
 
     module = importlib.import_module(f"data_pipelines.sources.{name}")
@@ -96,7 +97,7 @@ def _prepare(name: str, args: argparse.Namespace, options: dict[str, Any]) -> di
         duplicates=args.duplicates,
         templates=args.templates,
         workers=args.workers,
-        pipeline=preparation.beam_flags(args.runner, args.workers, args.runner_flag) if args.runner else (),
+        pipeline=beam_flags(args.runner, args.workers, args.runner_flag) if args.runner else (),
     )
 
 

@@ -3,15 +3,18 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from toy_converter import ToyConverter
 from toy_records import image, record
 
 from data_pipelines import preparation
 from data_pipelines.parts import write_part
-from data_pipelines.preparation import beam_flags, prepare
+from data_pipelines.pipeline import beam_flags, run
+from data_pipelines.preparation import prepare
 from data_pipelines.publish import Rules, ShardError, publish
 from data_pipelines.shards import open_shards, verify
 
@@ -41,15 +44,21 @@ def test_every_unit_comes_out_once_and_in_order(single):
     assert not single.with_name("out.partial").exists()
 
 
+@pytest.fixture
+def beam(monkeypatch) -> list[str]:
+    """Flags for two processes of Apache Beam that find the toy converter."""
+    pytest.importorskip("apache_beam")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
+    return beam_flags("direct", 2)
+
+
 def test_two_processes_write_the_shards_of_one(single, tmp_path):
     prepare(ToyConverter(COUNT), tmp_path / "out", workers=2)
     assert contents(tmp_path / "out") == contents(single)
 
 
-def test_apache_beam_writes_the_shards_of_one_process(single, tmp_path, monkeypatch):
-    pytest.importorskip("apache_beam")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))  # of Beam's worker processes
-    prepare(ToyConverter(COUNT), tmp_path / "out", pipeline=beam_flags("direct", 2, []))
+def test_apache_beam_writes_the_shards_of_one_process(single, tmp_path, beam):
+    prepare(ToyConverter(COUNT), tmp_path / "out", pipeline=beam)
     assert contents(tmp_path / "out") == contents(single)
 
 
@@ -87,6 +96,18 @@ def test_chunks_of_other_options_or_other_code_are_not_reused(tmp_path, monkeypa
     assert not (partial / "00000").exists()
 
 
+def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_next_goes_on(single, tmp_path, beam):
+    prepare(ToyConverter(10), tmp_path / "out")
+    before = contents(tmp_path / "out")
+    converter = ToyConverter(COUNT, die_at=100, log=tmp_path / "log")
+    with pytest.raises(ShardError, match="a worker process was killed"):
+        prepare(converter, tmp_path / "out", pipeline=beam)
+    assert contents(tmp_path / "out") == before
+    assert not workers()
+    prepare(converter, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(single)
+
+
 def test_a_failing_worker_is_reported_and_the_old_set_stays(tmp_path):
     prepare(ToyConverter(10), tmp_path / "out")
     before = contents(tmp_path / "out")
@@ -94,6 +115,44 @@ def test_a_failing_worker_is_reported_and_the_old_set_stays(tmp_path):
     with pytest.raises(ShardError, match="a worker process was killed"):
         prepare(converter, tmp_path / "out", workers=2)
     assert contents(tmp_path / "out") == before
+
+
+def test_an_error_of_a_worker_is_its_one_line(tmp_path, beam):
+    with pytest.raises(ShardError, match=r"^unit 100 of no use$"):
+        prepare(ToyConverter(COUNT, fail_at=100), tmp_path / "out", pipeline=beam)
+    assert not workers()
+
+
+def test_apache_beams_servers_take_connections_from_this_machine_alone(tmp_path, beam):
+    """Each unit is slow, so that the servers can be looked at while they run."""
+    listening: set[tuple[str, int]] = set()
+
+    def look() -> None:
+        listening.update(servers() - before)
+
+    before = servers()
+    run(time.sleep, [1, 1], beam, tmp_path / "errors", look)
+    assert listening
+    assert {address for address, _ in listening} <= {"127.0.0.1", "::1"}
+
+
+def servers() -> set[tuple[str, int]]:
+    """Address and port of this process's own."""
+    found = [c for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    return {(c.laddr.ip.removeprefix("::ffff:"), c.laddr.port) for c in found}
+
+
+def workers() -> list[psutil.Process]:
+    """Beam's processes below this one that still run."""
+    below = psutil.Process().children(recursive=True)
+    return [p for p in below if p.status() != psutil.STATUS_ZOMBIE and "apache_beam" in " ".join(p.cmdline())]
+
+
+@pytest.mark.parametrize(
+    ("runner", "workers", "flags"), [("direct", 1, []), ("FlinkRunner", 3, ["--runner=FlinkRunner"])]
+)
+def test_one_process_needs_no_pipeline_and_other_runners_have_their_own_flags(runner, workers, flags):
+    assert beam_flags(runner, workers) == flags
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):

@@ -16,6 +16,7 @@ from data_pipelines.record import SPLITS, Record
 class ToyConverter:
     count: int
     die_at: int | None = None  # the process ends there, as if killed, unless `log` says it did so before
+    fail_at: int | None = None  # the unit is an error
     log: Path | None = None  # a file that notes each unit converted
     same_image: bool = False
     name: str = "toy"
@@ -39,6 +40,8 @@ class ToyConverter:
                 file.write(f"{unit}\n")
             if unit == self.die_at and self.log.read_text().split().count(str(unit)) == 1:
                 os._exit(9)
+        if unit == self.fail_at:
+            raise ValueError(f"unit {unit} of no use\nand more about it")
         if unit % 7 == 3:
             yield Rejected(f"unit {unit}", "truncated")
             return

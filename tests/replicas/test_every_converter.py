@@ -16,7 +16,8 @@ import pytest
 from data_pipelines import preparation
 from data_pipelines.inputs import noting
 from data_pipelines.media.deidentify import KEY_FILE
-from data_pipelines.preparation import beam_flags, prepare
+from data_pipelines.pipeline import beam_flags
+from data_pipelines.preparation import prepare
 from data_pipelines.sources.catalogue import catalogue
 from launch.cli import main
 from tests.replicas.pictures import encoded
@@ -150,7 +151,7 @@ def test_apache_beam_on_this_machine_writes_the_shards_of_one_process(name, tmp_
     monkeypatch.setattr(preparation, "CHUNK_UNITS", 1)
     options = REPLICAS[name](tmp_path / "raw")
     prepare(_module(name).converter(**options), tmp_path / "one")
-    prepare(_module(name).converter(**options), tmp_path / "two", pipeline=beam_flags("direct", 2, []))
+    prepare(_module(name).converter(**options), tmp_path / "two", pipeline=beam_flags("direct", 2))
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
