@@ -24,6 +24,14 @@ class Plane:
     axes: tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
+def named_plane(plane: Plane | None) -> str:
+    """axial, coronal or sagittal by a frame's orientation, or "" where it is unknown or more than 25 degrees off."""
+    if plane is None:
+        return ""
+    normal = np.abs(np.cross(*plane.axes))
+    return ("sagittal", "coronal", "axial")[int(normal.argmax())] if normal.max() > 0.9 else ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Voi:
     """How the file wants grey values shown: the first window (center, width, function), or else a lookup table.

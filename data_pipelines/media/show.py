@@ -23,6 +23,7 @@ import numpy as np
 from data_pipelines.media import MediaError
 from data_pipelines.media.deidentify import refuse_burned_in
 from data_pipelines.media.dicom import DicomImage, is_dicom, read_dicom
+from data_pipelines.media.dicom_header import named_plane
 from data_pipelines.media.nifti import is_nifti, read_nifti
 from data_pipelines.media.raster import encode_png, read_image, shrink
 from data_pipelines.media.series import read_series, volume_of
@@ -64,13 +65,14 @@ class Layout:
 @dataclasses.dataclass(frozen=True)
 class Shown:
     """media, and what it was made from. raw_size: (w, h) of an image in its own pixels, of a cine with its number of
-    frames. raw, shown: of a volume, as stored and as shown. naming: words of the header that name the patient, in lower
-    case, for comparing only."""
+    frames. raw, shown: of a volume, as stored and as shown. plane: of an image or of a volume's slices, "" if unknown.
+    naming: words of the header that name the patient, in lower case, for comparing only."""
 
     media: Media
     raw_size: tuple[int, ...] | None = None
     raw: Volume | None = None
     shown: Volume | None = None
+    plane: str = ""
     naming: frozenset[str] = frozenset()
 
 
@@ -123,7 +125,7 @@ def _show_dicom(path: Path, window: str, longest: int | None, refused: Sequence[
         asks = image.vois[0].window is not None or image.vois[0].lut is not None
         preset = (window or ("" if asks else default_window("CT"))) if is_ct else ""
         shown = _show_image(image.render(preset), image.modality, image.spacing_mm, preset, longest)
-        return dataclasses.replace(shown, naming=image.naming)
+        return dataclasses.replace(shown, naming=image.naming, plane=named_plane(image.planes[0]))
     try:
         volume = volume_of(image)
     except MediaError:
@@ -164,7 +166,7 @@ def show_volume(
         orientation=shown.orientation,
         window=preset,
     )
-    return Shown(media, raw=volume, shown=shown, naming=naming)
+    return Shown(media, raw=volume, shown=shown, plane=layout.plane, naming=naming)
 
 
 def foreground_of(volume: Volume) -> tuple[tuple[int, ...], tuple[int, ...]]:

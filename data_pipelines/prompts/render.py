@@ -4,6 +4,10 @@
 | {target}  | the name of the key given as target=, {targets} its plural; or name= |
 | {options} | the numbered options given as options=, the first number as first= |
 | {size}    | the extent of the frame given as size= (w, h) or (w, h, d)       |
+| {plane}   | the plane of the slice, or of a volume's slices, where it is known |
+| {slice}   | which slice of how many ("12/60"), where it is known               |
+
+A wording may have {plane} and {slice} besides the slots of its kind; it is not chosen where they are not known.
 """
 
 import contextlib
@@ -21,6 +25,7 @@ from data_pipelines.prompts.answers import options_text
 from data_pipelines.prompts.terms import term
 
 _SLOT = re.compile(r"{(\w+)}")
+_IF_KNOWN = frozenset(("plane", "slice"))
 _chosen: contextvars.ContextVar[Path | None] = contextvars.ContextVar("templates", default=None)
 
 
@@ -64,8 +69,9 @@ def _checked(path: Path, name: str, languages: Any, ours: dict[str, list[str]]) 
         if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
             raise TemplateError(f"{path}: {name}/{language}: expected a list of wordings")
         slots = {frozenset(_SLOT.findall(text)) for text in ours[language]}
+        allowed = _IF_KNOWN - {"plane"} if name.endswith("/plane") else _IF_KNOWN  # or it would be in the question
         for text in texts:
-            if frozenset(_SLOT.findall(text)) not in slots:
+            if frozenset(_SLOT.findall(text)) - allowed not in slots:
                 wanted = " or ".join(sorted(str(sorted(s)) for s in slots))
                 raise TemplateError(f"{path}: {name}/{language}: expected the slots {wanted} in {text!r}")
     return {**ours, **languages}
@@ -107,18 +113,28 @@ def render_question(
     options: Sequence[str] | None = None,
     first: int | None = None,
     size: Sequence[float] | None = None,
+    plane: str = "",
+    slice_of: tuple[int, int] | None = None,
 ) -> str:
     """One question as text, without the media token.
 
-    rng: chooses among the first `wording_count` wordings (None: all). target: a key of terms.yaml, rendered in the
-    language. name: instead of it, the data set's own name, already in the language. options: already in the language,
-    listed a line each and numbered from `first` (default: 0 for a classification, else 1). size: extent of the frame
-    the answer speaks.
+    rng: chooses among the first `wording_count` wordings that can be asked (None: all). target: a key of terms.yaml,
+    rendered in the language. name: instead of it, the data set's own name, already in the language. options: already in
+    the language, listed a line each and numbered from `first` (default: 0 for a classification, else 1). size: extent
+    of the frame the answer speaks. plane: a key of terms.yaml, slice_of: (number of the slice from 1, how many there
+    are), where they are known.
     Raises TemplateError for an unknown kind and for a slot the wording needs and did not get, or got and does not use.
     """
-    choices = wordings(task, kind, language)[:wording_count]
-    text = choices[int(rng.integers(len(choices)))]
     slots: dict[str, str] = {}
+    if plane and kind != "plane":
+        slots["plane"] = term(plane, language)
+    if slice_of is not None:
+        slots["slice"] = "{}/{}".format(*slice_of)
+    askable = [t for t in wordings(task, kind, language) if _IF_KNOWN & set(_SLOT.findall(t)) <= slots.keys()]
+    choices = askable[:wording_count]
+    if not choices:
+        raise TemplateError(f"{task}/{kind}: every wording needs a plane or slice, and that is not known")
+    text = choices[int(rng.integers(len(choices)))]
     if target is not None:
         slots["target"] = term(target, language)
         slots["targets"] = term(target, language, plural=True)
@@ -131,7 +147,7 @@ def render_question(
     wanted = set(_SLOT.findall(text))
     if wanted - slots.keys():
         raise TemplateError(f"{task}/{kind}: slot {min(wanted - slots.keys())!r} is missing")
-    unused = slots.keys() - wanted - {"target", "targets"}
+    unused = slots.keys() - wanted - {"target", "targets"} - _IF_KNOWN
     if unused or ("target" in slots and not wanted & {"target", "targets"}):
         raise TemplateError(f"{task}/{kind}: no wording uses {min(unused, default='target')!r}")
     return _SLOT.sub(lambda match: slots[match[1]], text)

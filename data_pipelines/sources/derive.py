@@ -6,9 +6,11 @@ is a function of the study and a seed: the order of a data set's studies changes
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from data_pipelines.media.volume import PLANES
 from data_pipelines.prompts import answer_text, render_question, term
 from data_pipelines.prompts.render import first_number
 from data_pipelines.record import LANGUAGES, MEDIA_TOKEN, Record, Turn, check_record
@@ -85,6 +87,7 @@ def record_of(
         target=ask.target,
         options=options,
         size=ask.size,
+        **_place(ask),
     )
     views = "+".join(view.key for view in ask.views)
     how = "; ".join(view.how for view in ask.views if view.how)
@@ -110,6 +113,15 @@ def record_of(
             heldout=study.heldout,
         )
     )
+
+
+def _place(ask: Ask) -> dict[str, Any]:
+    """Plane and number of the slice that is shown, or the plane of a volume's slices."""
+    if len(ask.views) != 1:
+        return {}
+    (view,) = ask.views
+    of_volume = next((name for name, axes in PLANES.items() if axes == view.media.orientation), "")
+    return {"plane": view.facts.plane or of_volume, "slice_of": view.facts.slice_of}
 
 
 def _target(

@@ -21,7 +21,7 @@ from data_pipelines.media.deidentify import patient_hash, patient_key
 from data_pipelines.media.show import Shown
 from data_pipelines.parts import Rejected
 from data_pipelines.prompts import answer_text, options_text
-from data_pipelines.prompts.render import first_number, wordings
+from data_pipelines.prompts.render import first_number, render_question
 from data_pipelines.publish import STRICT, Rules
 from data_pipelines.record import MEDIA_TOKEN, Media, Record, Turn, boxes_are_right
 from data_pipelines.seeded import generator
@@ -243,16 +243,14 @@ def _question(row: Row, shown: Shown, options: Sequence[str], seed: int) -> tupl
         "landmark": ("point", f"{'landmark3d' if solid else 'landmark'}/{'+'.join(names)}"),
     }
     kind, topic = kinds[row.task]
-    listed = options_text(options, first_number(row.task), row.language) if options else ""
     if row.question:
+        listed = options_text(options, first_number(row.task), row.language) if options else ""
         return topic, f"{row.question}\n{listed}" if listed else row.question
+    slots: dict[str, Any] = {"options": options} if options else {"name": target} if names else {}
+    if kind in ("box3d", "point"):
+        slots["size"] = shown.media.size
     rng = generator(seed, str(row.line))
-    choices = wordings(row.task, kind, row.language)
-    text = choices[int(rng.integers(len(choices)))]
-    slots = {"{target}": target, "{options}": listed, "{size}": "x".join(str(n) for n in shown.media.size)}
-    for slot, value in slots.items():
-        text = text.replace(slot, value)
-    return topic, text
+    return topic, render_question(rng, row.task, kind, row.language, plane=shown.plane, **slots)
 
 
 def _asked(row: Row) -> tuple[Item, ...]:

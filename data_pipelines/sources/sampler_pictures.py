@@ -14,7 +14,8 @@ import tifffile
 
 from data_pipelines.media import MediaError
 from data_pipelines.media.deidentify import refuse_burned_in
-from data_pipelines.media.dicom import DicomImage, Plane, read_dicom
+from data_pipelines.media.dicom import DicomImage, read_dicom
+from data_pipelines.media.dicom_header import named_plane
 from data_pipelines.media.raster import read_image, resize, shrink
 from data_pipelines.media.volume import Volume, apply_window
 from data_pipelines.sources.measure import boxes_of
@@ -47,7 +48,7 @@ def dicom_studies(package: str, files: Mapping[str, bytes], context: Context) ->
 
 
 def _dicom_studies(package: str, row: Mapping, image: DicomImage, context: Context) -> Iterator[Sampled]:
-    facts = Facts(plane=plane_of(image.planes[0]), region=row.get("region", ""), view=row.get("view", ""))
+    facts = Facts(plane=named_plane(image.planes[0]), region=row.get("region", ""), view=row.get("view", ""))
     pixels = image.render()
     name = row["file"].removesuffix(".dcm")
     spacing = image.spacing_mm
@@ -66,14 +67,6 @@ def _shown(pixels: np.ndarray, modality: str, key: str, spacing: tuple[float, ..
     if spacing is not None:
         spacing = tuple(round(mm * pixels.shape[1] / shown.shape[1], 4) for mm in spacing)
     return image_view(shown, modality, key=key, spacing_mm=spacing, facts=facts)
-
-
-def plane_of(plane: Plane | None) -> str:
-    """The plane of a slice by its orientation, or "" where it is unknown or more than 25 degrees off."""
-    if plane is None:
-        return ""
-    normal = np.abs(np.cross(*plane.axes))
-    return ("sagittal", "coronal", "axial")[int(normal.argmax())] if normal.max() > 0.9 else ""
 
 
 def picture_studies(package: str, files: Mapping[str, bytes], context: Context) -> Iterator[Sampled]:

@@ -17,13 +17,15 @@ Coordinates = tuple[float, ...]
 class Facts:
     """What is true of a view besides geometry. An empty field is not known, and nothing is asked about it.
 
-    plane: of a slice. view: of a projection. region: part of the body. organ: what is in the centre of a crop.
-    visible, absent: structures that are, and that are not, in the view. findings: value "no", "yes", "left", "right" or
-    "both" (the patient's sides). sides: side of a structure. enlarged: whether it is. counts: how many there are.
-    places: where it is, one of the study's choices for that key. volumes_ml, diameters_mm, heights_mm: measurements.
+    plane: of a slice. slice_of: its number from 1 and how many there are. view: of a projection. region: part of the
+    body. organ: what is in the centre of a crop. visible, absent: structures that are, and that are not, in the view.
+    findings: value "no", "yes", "left", "right" or "both" (the patient's sides). sides: side of a structure. enlarged:
+    whether it is. counts: how many there are. places: where it is, one of the study's choices for that key.
+    volumes_ml, diameters_mm, heights_mm: measurements.
     """
 
     plane: str = ""
+    slice_of: tuple[int, int] | None = None
     view: str = ""
     region: str = ""
     organ: str = ""

@@ -116,6 +116,7 @@ def slice_view(
     facts = dataclasses.replace(
         facts or Facts(),
         plane=plane,
+        slice_of=(index + 1, turned.size[2]),
         visible=tuple(visible),
         absent=tuple(name for name, area in areas.items() if area == 0),
     )

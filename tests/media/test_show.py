@@ -95,7 +95,9 @@ def test_a_volume_is_laid_out_as_asked_and_its_spacing_and_orientation_follow(tm
         ("coronal", (8, 6, 10), (1.0, 3.0, 2.0), "LIP"),
         ("sagittal", (10, 6, 8), (2.0, 3.0, 1.0), "PIL"),
     ):
-        media = show(path, layout=Layout(plane, foreground=True)).media
+        shown = show(path, layout=Layout(plane, foreground=True))
+        assert shown.plane == plane
+        media = shown.media
         assert (media.size, media.spacing_mm, media.orientation) == (size, spacing, orientation)
         assert all((decode(frame) == 128).all() for frame in media.frames)
     media = show(path, layout=Layout(size_xyz=(40, 12, 8))).media
@@ -113,3 +115,16 @@ def test_the_foreground_of_other_volumes_is_what_is_not_dark(tmp_path):
     path.write_bytes(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)).to_bytes())
     with pytest.raises(MediaError, match="empty image"):
         show(path, modality="MR", layout=Layout(foreground=True))
+
+
+@pytest.mark.parametrize(
+    ("axes", "plane"),
+    [([1, 0, 0, 0, 1, 0], "axial"), ([1, 0, 0, 0, 0, -1], "coronal"), ([0, 1, 0, 0, 0, -1], "sagittal"),
+     ([0.7071, 0.7071, 0, 0, 0, -1], ""), (None, "")],
+)  # fmt: skip
+def test_a_slice_says_its_plane_where_its_header_does(tmp_path, axes, plane):
+    path = tmp_path / "a"
+    path.write_bytes(
+        write(CT, **({"ImageOrientationPatient": axes, "ImagePositionPatient": [0, 0, 0]} if axes else {}))
+    )
+    assert show(path).plane == plane

@@ -47,9 +47,39 @@ def test_shards_are_worded_by_it_in_every_process(own, tmp_path):
         assert texts == {"<media>Write the radiology report of this study."}
 
 
+PLACED = """
+version: 2
+classification:
+  organ:
+    en: ["{plane} slice {slice}: which organ?\\n{options}", "Which organ?\\n{options}"]
+caption:
+  caption:
+    en: ["Describe this {plane} image."]
+    zh: ["描述这幅{plane}图像。"]
+"""
+
+
+def test_a_wording_may_name_the_plane_and_the_slice_and_is_not_asked_where_they_are_unknown(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(PLACED, encoding="utf-8")
+
+    def ask(task, kind, language="en", **slots):
+        return {render_question(np.random.default_rng(i), task, kind, language, **slots) for i in range(20)}
+
+    with using_templates(path):
+        organ = {"options": ["liver", "spleen"]}
+        both = {"axial slice 12/60: which organ?\n0:liver\n1:spleen", "Which organ?\n0:liver\n1:spleen"}
+        assert ask("classification", "organ", plane="axial", slice_of=(12, 60), **organ) == both
+        assert ask("classification", "organ", plane="axial", **organ) == {"Which organ?\n0:liver\n1:spleen"}
+        assert ask("caption", "caption", "zh", plane="coronal") == {"描述这幅冠状面图像。"}
+        with pytest.raises(TemplateError, match="caption/caption: every wording needs a plane or slice"):
+            ask("caption", "caption")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("version: 1\nvqa: {plane: {en: ['Is it {plane}?']}}", "vqa/plane/en: expected the slots"),
         ("[1, 2", "not YAML"),
         ("report: {}", "without a version"),
         ("version: 1\nreports: {}", "reports: expected one of"),

@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines.media.raster import decode
 from data_pipelines.media.volume import Volume
-from data_pipelines.prompts import TermError, term
+from data_pipelines.prompts import TermError, term, using_templates
 from data_pipelines.record import MEDIA_TOKEN
 from data_pipelines.seeded import generator
 from data_pipelines.sources.asks import asks
@@ -226,3 +226,20 @@ def test_a_name_without_a_term_is_an_error_that_names_it():
     view = slice_view(volume, {"liverr": masks["liver"]}, key="a", plane="axial", index=10)
     with pytest.raises(TermError, match="liverr"):
         list(derive(study(views=(view,), reports=(), comparisons=())))
+
+
+def test_questions_know_the_plane_and_number_of_a_slice_and_the_plane_of_a_volume(tmp_path):
+    path = tmp_path / "own.yaml"
+    texts = "en: ['{plane} {slice}', '{plane}', 'neither']"
+    path.write_text(f"version: 2\ncaption: {{caption: {{{texts}}}}}\n", encoding="utf-8")
+    with using_templates(path):
+        made = [r for seed in range(12) for r in derive(study(), seed=seed, languages=["en"]) if r.topic == "caption"]
+    asked = {}
+    for found in made:
+        asked.setdefault(found.id.split("/")[1], set()).add(found.turns[0].text.removeprefix("<media>"))
+    assert asked == {
+        "ct": {"axial", "neither"},
+        "axial_10": {"axial 11/20", "axial", "neither"},
+        "coronal_20": {"coronal 21/40", "coronal", "neither"},
+        "frontal": {"neither"},
+    }

@@ -108,6 +108,7 @@ def test_a_box_stays_on_its_voxels_when_a_series_is_turned(folder, axes, layout)
     box = records[2].target["items"][0]["box"]
     np.testing.assert_allclose(box, [*bright.min(axis=0), *(bright.max(axis=0) + 1)], atol=1 if layout else 1e-6)
     assert records[2].target["frame"]["name"] == "voxel"
+    assert records[2].media[0].orientation == ("PIL" if layout else "LPS")
     np.testing.assert_allclose(
         records[3].target["items"][0]["point"],
         (bright.min(axis=0) + bright.max(axis=0) + 1) / 2,
