@@ -51,11 +51,12 @@ def _compare(args: argparse.Namespace, a: list[dict[str, Any]], b: list[dict[str
     from umit_jax.eval.compare import compare
     from umit_jax.eval.score import write_rows
 
-    rows = compare(a, b, modes=args.mode)
+    rows, only_one = compare(a, b, modes=args.mode)
     args.out.mkdir(parents=True, exist_ok=True)
     write_rows(args.out / "comparison.json", rows)
     better = {run: sum(row["better"] == run for row in rows) for run in ("a", "b")}
-    return {"comparison": str(args.out / "comparison.json"), "rows": len(rows), "better": better}
+    path = str(args.out / "comparison.json")
+    return {"comparison": path, "rows": len(rows), "better": better, "not_compared": only_one}
 
 
 def _file(path: pathlib.Path) -> pathlib.Path:

@@ -70,22 +70,31 @@ def test_classes_that_only_one_run_names_are_counted_in_their_own_columns():
 
 def test_a_better_run_is_named_and_equal_runs_are_not():
     good, bad = [line(i, 0) for i in range(40)], [line(i, 1 if i % 2 else 0) for i in range(40)]
-    rows = {row["metric"]: row for row in compare(bad, good) if row["language"] == "all"}
+    rows = {row["metric"]: row for row in compare(bad, good)[0] if row["language"] == "all"}
     accuracy = rows["accuracy"]
     assert (accuracy["a"], accuracy["b"], accuracy["difference"], accuracy["better"]) == (0.5, 1, 0.5, "b")
     assert (accuracy["n"], accuracy["n_patients"], accuracy["mode"], accuracy["schema"]) == (40, 40, "strict", 1)
     assert accuracy["p"] < accuracy["p_holm"] < 0.05
     assert (rows["unparsed"]["difference"], rows["unparsed"]["p"], rows["unparsed"]["better"]) == (0, 1, None)
-    assert {row["better"] for row in compare(good, good)} == {None}
-    swapped = {row["metric"]: row["better"] for row in compare(good, bad) if row["language"] == "all"}
+    assert {row["better"] for row in compare(good, good)[0]} == {None}
+    swapped = {row["metric"]: row["better"] for row in compare(good, bad)[0] if row["language"] == "all"}
     assert swapped["accuracy"] == "a"
 
 
 def test_fewer_unparsed_answers_are_better():
     some, none = [line(i, None) for i in range(40)], [line(i, 1) for i in range(40)]
-    rows = {row["metric"]: row for row in compare(some, none) if row["language"] == "en"}
+    rows = {row["metric"]: row for row in compare(some, none)[0] if row["language"] == "en"}
     assert (rows["unparsed"]["difference"], rows["unparsed"]["better"]) == (-1, "b")
     assert rows["accuracy"]["better"] is None
+
+
+def test_a_metric_that_only_one_run_has_is_named():
+    scored = [line(i, i % 2, truth=i % 2, scores=[0.2, 0.6, 0.2]) for i in range(4)]
+    rows, only_one = compare(scored, [line(i, i % 2, truth=i % 2) for i in range(4)])
+    assert "auc" not in {row["metric"] for row in rows}
+    assert {name for name in only_one if name.endswith("en")} == {
+        f"strict {metric} classification d en" for metric in ("auc", "average_precision", "ece")
+    }
 
 
 def test_the_second_run_may_be_in_another_order():
@@ -113,7 +122,7 @@ def test_holm_by_hand():
 
 
 def test_one_patient_has_a_difference_and_no_chance():
-    rows = compare([line(i, 0, patient_id="p") for i in range(3)], [line(i, 1, patient_id="p") for i in range(3)])
+    rows = compare([line(i, 0, patient_id="p") for i in range(3)], [line(i, 1, patient_id="p") for i in range(3)])[0]
     assert {(row["ci95"], row["p"], row["p_holm"], row["better"]) for row in rows} == {(None, None, None, None)}
     assert {row["difference"] for row in rows if row["metric"] == "accuracy"} == {-1}
 

@@ -4,6 +4,7 @@ The numbers marked PRINTED come from running the projects' files themselves (LLa
 the package rouge 1.0.1 on these texts.
 """
 
+import dataclasses
 import math
 
 import pytest
@@ -160,7 +161,14 @@ def test_vila_m3_wants_the_words_of_the_truth_and_no_others():
 )
 def test_m3d_looks_for_the_letter_and_a_full_stop(text, hit):
     item = closed_item("lung", text, ["liver", "lung", "spleen", "heart"])
-    assert points(m3d.closed([item])) == {"closed_accuracy": hit}
+    assert points(m3d.closed([item])) == {"closed_accuracy": hit, "closed_accuracy_by_type": hit}
+
+
+def test_m3d_averages_over_types_of_questions():
+    items = [closed_item("yes", text) for text in ("A.", "A.", "A.", "B.")]
+    items = [dataclasses.replace(item, topic=topic) for item, topic in zip(items, "1112", strict=True)]
+    ours = points(m3d.closed(items))
+    assert ours == pytest.approx({"closed_accuracy": 3 / 4, "closed_accuracy_by_type": 1 / 2})
 
 
 def test_m3d_scores_each_text_by_shared_words():

@@ -5,7 +5,9 @@
 | ci95              | of the difference, over resampled patients (the same patients in both runs)            |
 | p                 | two-sided, from exchanging the runs' answers patient by patient (bootstrap.compare)    |
 | p_holm            | p corrected for the number of rows with one (Holm 1979)                                |
+| direction         | "higher" or "lower": which values are better                                           |
 | better            | "a", "b", or null where the direction is not known at p_holm < 0.05                    |
+| n, n_b            | questions that the metric is about in a and in b                                       |
 
 Other keys are those of scores.json. ci95 and p are null with fewer than two patients.
 """
@@ -13,6 +15,7 @@ Other keys are those of scores.json. ci95 and p are null with fewer than two pat
 from collections.abc import Sequence
 from typing import Any
 
+from umit_jax.eval.bootstrap import Statistic
 from umit_jax.eval.bootstrap import compare as paired
 from umit_jax.eval.modes import check_modes
 from umit_jax.eval.predictions import Prediction, identity
@@ -25,32 +28,48 @@ class ComparisonError(ValueError):
     """Two files of predictions that are not about the same questions; the message names the first difference."""
 
 
-def compare(a: Sequence[Prediction], b: Sequence[Prediction], *, modes: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One row for each metric that both runs have; rows of a metric that only one has are left out.
+def compare(
+    a: Sequence[Prediction], b: Sequence[Prediction], *, modes: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row for each metric that both runs have, and the names of those that only one has.
 
     Raises ComparisonError where a question is in one file only, or its truth or patient differ.
     """
     modes = check_modes(modes)
     b = _in_order(a, b)
     place = {identity(prediction): i for i, prediction in enumerate(a)}
-    rows = []
+    rows: list[dict[str, Any]] = []
+    only_one: list[str] = []
     for about, members in grouped(a):
         others = [b[place[identity(prediction)]] for prediction in members]
         ours, theirs = statistics(about, members, modes), statistics(about, others, modes)
-        for mode, metric in ours:
-            if (mode, metric) in theirs:
-                pair = ours[mode, metric], theirs[mode, metric]
-                found = paired(*pair, clusters(members))
-                row = {"schema": SCHEMA, **about, "metric": metric, "mode": mode, "a": pair[0].point}
-                row |= {"b": pair[1].point, "difference": found.value, "ci95": found.ci95 and list(found.ci95)}
-                row |= {"p": found.p, "n": pair[0].count, "n_patients": n_patients(members)}
-                rows.append((row, pair[0].higher_is_better))
-    for (row, higher_is_better), corrected in zip(rows, holm([row["p"] for row, _ in rows]), strict=True):
+        for mode, metric in ours | theirs:
+            if (mode, metric) not in ours or (mode, metric) not in theirs:
+                where = " ".join(str(about[key]) for key in ("task", "dataset", "language"))
+                only_one.append(f"{mode} {metric} {where}")
+                continue
+            row = {"schema": SCHEMA, **about, "metric": metric, "mode": mode}
+            rows.append(row | _difference(ours[mode, metric], theirs[mode, metric], members))
+    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = corrected
-        row["better"] = None
-        if corrected is not None and corrected < LEVEL and row["difference"]:
-            row["better"] = "b" if (row["difference"] > 0) == higher_is_better else "a"
-    return [row for row, _ in rows]
+        known = corrected is not None and corrected < LEVEL and row["difference"] != 0
+        row["better"] = ("b" if (row["difference"] > 0) == (row["direction"] == "higher") else "a") if known else None
+    return rows, only_one
+
+
+def _difference(ours: Statistic, theirs: Statistic, members: Sequence[Prediction]) -> dict[str, Any]:
+    found = paired(ours, theirs, clusters(members))
+    return {
+        "a": ours.point,
+        "b": theirs.point,
+        "difference": found.value,
+        "ci95": found.ci95 and list(found.ci95),
+        "p": found.p,
+        "direction": "higher" if ours.higher_is_better else "lower",
+        "n": ours.count,
+        "n_b": theirs.count,
+        "n_patients": n_patients(members),
+    }
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:

@@ -80,7 +80,7 @@ FAMILIES = (
     Family("vila_m3", "options", VQA, ("closed_accuracy",), vila_m3.closed),
     Family("vila_m3", "text", VQA, ("exact_match",), vila_m3.open_ended),
     Family("vila_m3", "text", REPORT, coco.PTB_NAMES, coco.report_ptb, missing=coco.missing),
-    Family("m3d", "options", VQA, ("closed_accuracy",), m3d.closed),
+    Family("m3d", "options", VQA, m3d.CLOSED_NAMES, m3d.closed),
     Family("m3d", "text", (*VQA, *REPORT), m3d.TEXT_NAMES, m3d.texts),
     Family("m3d", "boxes", ANY, m3d.BOX_NAMES, m3d.boxes, dims=3),
     Family("r2gen", "text", REPORT, coco.BLEU_ROUGE, r2gen.report),

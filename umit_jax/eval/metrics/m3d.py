@@ -1,7 +1,8 @@
 """Mode m3d: questions, captions and 3D boxes as M3D's benchmark scores them (BAAI-DCAI/M3D, Bench/eval and utils.py).
 
 - closed_accuracy: the letter of the true choice and a full stop ("B.") is anywhere in the answer; the number that our
-  prompts ask for ("2:liver") is read as that letter. Its tables are by type of question: breakdown.json, topic.
+  prompts ask for ("2:liver") is read as that letter. Its tables are by type of question: breakdown.json, topic;
+  closed_accuracy_by_type is the mean over the types.
 - bleu1: BLEU of order 1 of each text (evaluate's "bleu", max_order=1, sacrebleu's 13a tokens), then the mean.
 - rouge1: F of shared words of each text (rouge-score, no stemming), then the mean.
 - mean_iou: its "IoU" is the intersection over the volume of the box around both boxes, which is more than their union
@@ -26,6 +27,7 @@ from umit_jax.eval.metrics.texts import said, true_text
 from umit_jax.eval.normalise import drop_special_tokens
 from umit_jax.targets import Target
 
+CLOSED_NAMES = ("closed_accuracy", "closed_accuracy_by_type")
 BOX_NAMES = ("mean_iou", "acc_at_0.25", "acc_at_0.5")
 TEXT_NAMES = ("bleu1", "rouge1")
 _NUMBERED = re.compile(r"\s*(\d+)\s*[:：]")
@@ -34,7 +36,20 @@ _EPSILON = 1e-6
 
 def closed(items: Sequence[Item]) -> dict[str, Statistic]:
     """Items with options."""
-    return {"closed_accuracy": mean([f"{_letter(item.truth['index'])}." in _lettered(item) for item in items])}
+    hits = [f"{_letter(item.truth['index'])}." in _lettered(item) for item in items]
+    topics = {topic: i for i, topic in enumerate(dict.fromkeys(item.topic for item in items))}
+    sums_NT2 = np.zeros((len(items), len(topics), 2))  # hits, questions
+    for n, item in enumerate(items):
+        sums_NT2[n, topics[item.topic]] = hits[n], 1
+    columns = tuple((topic, part) for topic in topics for part in ("hits", "questions"))
+    by_type = Statistic(sums_NT2.reshape(len(items), -1), _mean_of_types, len(items), columns=columns)
+    return {"closed_accuracy": mean(hits), "closed_accuracy_by_type": by_type}
+
+
+def _mean_of_types(sums: np.ndarray) -> np.ndarray:
+    """sums (..., T * 2) -> the mean accuracy over the types that occur."""
+    hits, questions = sums[..., ::2], sums[..., 1::2]
+    return (hits / np.maximum(questions, 1)).sum(-1) / np.maximum((questions > 0).sum(-1), 1)
 
 
 def texts(items: Sequence[Item]) -> dict[str, Statistic]:
