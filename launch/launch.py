@@ -30,14 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (module, text) in BACKENDS.items():
         own = backends.add_parser(name, help=text, description=text, allow_abbrev=False)
         config_file.add_flag(own)
-        own.add_argument("--workdir", dest="run_workdir", required=True, help="of umit train; seen by every process")
+        own.add_argument("--workdir", dest="run_workdir", required=True, metavar="DIR", help="seen by all")
         own.add_argument("--name", default="umit", help="of the job")
         own.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in every process")
         own.add_argument(
             "--secret", action="append", default=[], metavar="NAME", help="as --env, its value not written"
         )
-        own.add_argument("--max-restarts", type=int, default=0, help="how often a run that ended early starts again")
-        own.add_argument("--grace-seconds", type=int, default=60, help="between asking a run to stop and killing it")
+        own.add_argument("--max-restarts", type=int, default=0, metavar="N", help="starts after failures (%(default)s)")
+        own.add_argument(
+            "--grace-seconds", type=int, default=60, metavar="N", help="from SIGTERM to SIGKILL (%(default)s)"
+        )
         own.add_argument("--dry-run", action="store_true", help="show files and commands, start nothing")
         for flag in ("--json", "--debug"):  # as of every command, also after the backend's name
             own.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, image: str, mount: str = "
     parser.add_argument("--image", default="", help=image)
     if mount:
         parser.add_argument("--mount", action="append", default=[], metavar="SOURCE:/PATH", help=mount)
-    parser.add_argument("--out", default="umit-launch", metavar="DIR", help="for the files that are rendered")
+    parser.add_argument("--out", default="umit-launch", metavar="DIR", help="for what is rendered (%(default)s)")
     parser.set_defaults(max_restarts=max_restarts)
 
 

@@ -1,7 +1,7 @@
 """`umit launch gke`: a JobSet, one Job a slice and one pod a host, admitted by Kueue.
 
 | how a pod ends                                  | what the JobSet does                                             |
-| 75: saved after SIGTERM                         | starts all pods again, however often                             |
+| 75, 143: stopped by SIGTERM                     | starts all pods again, however often                             |
 | evicted: preemption, maintenance, drained node  | the same                                                         |
 | anything else                                   | starts all pods again, --max-restarts times                      |
 
@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from launch.cli import PREEMPTED
+from launch.cli import UsageError
 from launch.pods import cluster, tpu
-from launch.pods.run import Command, Rendered, Run, Topology
+from launch.pods.run import STOPPED, Command, Rendered, Run, Topology
 
 _POOL = "cloud.google.com/gke-nodepool"
 _PORTS = {8471: "tpu", 8482: "jax", 8080: "megascale"}
@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queue", default="multislice-queue", help="Kueue's LocalQueue; empty for no Kueue")
     parser.add_argument("--priority", default="", metavar="CLASS", help="priority class of the pods")
     parser.add_argument("--namespace", default="default")
+    parser.add_argument(
+        "--node-selector", action="append", default=[], metavar="KEY=VALUE", help="cloud.google.com/gke-spot=true, ..."
+    )
     parser.add_argument("--service-account", default="", metavar="NAME", help="of Kubernetes; it may read the bucket")
 
 
@@ -64,7 +67,7 @@ def _jobset(run: Run, args: argparse.Namespace) -> dict[str, Any]:
                 {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 {
                     "action": "FailJob",
-                    "onExitCodes": {"containerName": "umit", "operator": "In", "values": [PREEMPTED]},
+                    "onExitCodes": {"containerName": "umit", "operator": "In", "values": list(STOPPED)},
                 },
             ]
         },
@@ -115,6 +118,7 @@ def _pod(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         "nodeSelector": {
             "cloud.google.com/gke-tpu-accelerator": tpu.GKE_ACCELERATORS[chip],
             "cloud.google.com/gke-tpu-topology": shape,
+            **dict(_selector(text) for text in args.node_selector),
         },
         "tolerations": [{"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}],
         "containers": [container],
@@ -128,6 +132,13 @@ def _pod(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     if args.service_account:
         pod["serviceAccountName"] = args.service_account
     return pod
+
+
+def _selector(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise UsageError(f"--node-selector: expected KEY=VALUE, found {text!r}")
+    return key, value
 
 
 def _literal(text: str) -> str:

@@ -8,11 +8,14 @@ Every process executes the same command; which of them it is, it finds out in la
 import argparse
 import dataclasses
 import shlex
+import signal
 from typing import Any
 
 from launch import processes
-from launch.cli import UsageError
+from launch.cli import PREEMPTED, UsageError
 
+# Exit statuses after which a run starts again uncounted: it has saved, or was stopped before it could handle SIGTERM.
+STOPPED = (PREEMPTED, 128 + signal.SIGTERM)
 _PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu"}
 _CPU_DEVICES = "--xla_force_host_platform_device_count"
 

@@ -1,7 +1,7 @@
 """`umit launch skypilot`: a managed job on a TPU VM slice, which SkyPilot starts in another zone after a preemption.
 
-It starts again after 75 however often, after other failures --max-restarts times, after wrong usage as well. A slice is
-one node to SkyPilot, and its command runs on every host; it knows no runs of several slices.
+It starts again after SIGTERM (75, 143) however often, after other failures --max-restarts times, wrong usage included.
+A slice is one node to SkyPilot, and its command runs on every host; it knows no runs of several slices.
 """
 
 import argparse
@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from launch.cli import PREEMPTED, UsageError
+from launch.cli import UsageError
 from launch.pods import cluster, tpu
-from launch.pods.run import Command, Rendered, Run, Topology
+from launch.pods.run import STOPPED, Command, Rendered, Run, Topology
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def topology(args: argparse.Namespace) -> Topology:
 def render(run: Run, args: argparse.Namespace) -> Rendered:
     cluster.shared_workdir(run, mounted=True)
     kind, runtime = tpu.vm_type(run.topology)
-    recovery = {"max_restarts_on_errors": run.max_restarts, "recover_on_exit_codes": [PREEMPTED]}
+    recovery = {"max_restarts_on_errors": run.max_restarts, "recover_on_exit_codes": list(STOPPED)}
     resources: dict[str, Any] = {
         "infra": args.infra,
         "accelerators": f"tpu-{kind}:1",

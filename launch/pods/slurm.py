@@ -1,11 +1,12 @@
 """`umit launch slurm`: a batch script of one process a node, which Slurm starts, stops and starts again.
 
-| what happens                                 | what follows                                                      |
-| time limit near, preemption with grace time  | SIGTERM; the processes save and end with 75; queued again         |
-| `scontrol requeue`, a node fails             | Slurm itself queues it again                                      |
-| a process fails or is killed                 | the others are killed after 60 s; queued again --max-restarts times |
-| a process ends with 2                        | usage: it would fail again, so the job fails                      |
-| `scancel`                                    | stays cancelled                                                   |
+| what happens                                | what follows                                                        |
+| time limit near, preemption with grace time | SIGTERM; the processes save and end with 75; queued again           |
+| SIGTERM while they still start              | they end with 143; queued again                                     |
+| `scontrol requeue`, a node fails            | Slurm itself queues it again                                        |
+| a process fails or is killed                | the others are killed after 60 s; queued again --max-restarts times |
+| a process ends with 2                       | usage: it would fail again, so the job fails                        |
+| `scancel`                                   | stays cancelled                                                     |
 
 The number of failures is kept in the job's comment: SLURM_RESTART_COUNT counts preemptions as well.
 """
@@ -15,9 +16,9 @@ import re
 import shlex
 from typing import Any
 
-from launch.cli import PREEMPTED, USAGE, UsageError
+from launch.cli import USAGE, UsageError
 from launch.pods import cluster
-from launch.pods.run import Command, Rendered, Run, Topology, check_counts
+from launch.pods.run import STOPPED, Command, Rendered, Run, Topology, check_counts
 
 _NOTICE_SECONDS = 60  # for the others to end by themselves after one has
 
@@ -32,7 +33,7 @@ queue_again() {{
 }}
 case $status in
     0 | {USAGE}) exit "$status" ;;
-    {PREEMPTED}) queue_again ;;
+    {" | ".join(map(str, STOPPED))}) queue_again ;;
 esac
 failures=$(squeue --noheader --job "$SLURM_JOB_ID" --format %k)
 failures=$((${{failures#failures=}} + 1))

@@ -63,6 +63,13 @@ def test_kueue_admits_it_through_the_queue_that_is_named(jobset, flags):
     assert labels == {"kueue.x-k8s.io/queue-name": flags[1] if flags else "multislice-queue"}
 
 
+def test_nodes_can_be_chosen_further(jobset):
+    spec = jobset("--topology", "v5e-4", "--node-selector", "cloud.google.com/gke-spot=true")["spec"]
+    selector = spec["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["nodeSelector"]
+    assert selector["cloud.google.com/gke-spot"] == "true"
+    assert len(selector) == 3
+
+
 def test_without_a_queue_kueue_has_no_part_in_it(jobset):
     assert "labels" not in jobset("--topology", "v5e-4", "--queue", "")["metadata"]
 
@@ -78,7 +85,7 @@ def test_preempted_pods_start_again_for_ever_and_failed_ones_a_few_times(jobset)
     disrupted, saved = job["podFailurePolicy"]["rules"]
     assert disrupted == {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     assert saved["action"] == "FailJob"
-    assert saved["onExitCodes"] == {"containerName": "umit", "operator": "In", "values": [75]}
+    assert saved["onExitCodes"] == {"containerName": "umit", "operator": "In", "values": [75, 143]}
     pod = job["template"]["spec"]
     assert [container["name"] for container in pod["containers"]] == ["umit"]
     # One failed pod must fail the Job, and a pod that is restarted in place would look as if it had not failed.

@@ -90,7 +90,7 @@ print(json.dumps([task.num_nodes, task.envs, found.accelerators, found.use_spot,
     nodes, envs, accelerators, spot, recovery, zone = yaml.safe_load(done.stdout.splitlines()[-1])
     assert (nodes, accelerators, spot, zone) == (1, {"tpu-v5litepod-16": 1}, True, "us-west4-a")
     assert (envs["A"], envs["UMIT_PROCESSES"]) == (ODD, "4")
-    assert (recovery["max_restarts_on_errors"], recovery["recover_on_exit_codes"]) == (7, [75])
+    assert (recovery["max_restarts_on_errors"], recovery["recover_on_exit_codes"]) == (7, [75, 143])
     assert read(text.replace("job_recovery", "job_recovry")).returncode != 0
 
 

@@ -113,6 +113,10 @@ def test_a_secret_is_asked_for_by_its_name_alone(backend, capsys, tmp_path, monk
         (["gke", "--topology", "v5e-16"], "--image: umit launch gke needs a container image that holds umit"),
         (["gke", "--topology", "v9-16"], "--topology: expected one of v4-8, "),
         (["gke", "--topology", "v5e-16", "--slices", "0"], "--slices: expected at least 1, found 0"),
+        (
+            ["gke", "--topology", "v5e-4", "--image", "i", "--node-selector", "spot"],
+            "--node-selector: expected KEY=VALUE",
+        ),
         (["gke", "--topology", "v5e:1x2"], "--topology: expected one chip or hosts of 4, found 'v5e:1x2' with 2 chips"),
         (["tpu-vm", *ON_TPU["tpu-vm"], "--topology", "v5e:1x6"], "--topology: expected one chip or hosts of 4"),
         (["gke", "--topology", "v5e-4", "--image", "i", "--workdir", "run"], "--workdir: expected gs://..."),

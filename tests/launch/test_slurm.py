@@ -69,9 +69,11 @@ def test_directives_are_those_of_the_run_and_the_users_come_last(job, tmp_path):
     assert not any(line.startswith("#SBATCH") for line in lines[1 + len(directives) :])
 
 
-def test_a_preempted_job_is_queued_again_however_often(job):
-    for _ in range(3):
-        assert job("--max-restarts", "0", status=75) == ["requeue 7"]
+@pytest.mark.parametrize("status", [75, 143])
+def test_a_job_that_was_told_to_stop_is_queued_again_however_often(job, status):
+    """143: it was told before it had anything to save."""
+    for _ in range(2):
+        assert job("--max-restarts", "0", status=status) == ["requeue 7"]
 
 
 def test_a_failed_job_is_queued_again_until_it_has_failed_too_often(job):

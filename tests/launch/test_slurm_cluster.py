@@ -117,6 +117,16 @@ def test_sigterm_before_the_end_of_the_grace_period_queues_the_job_again(submit)
     assert job.log().count("stopped") == 2
 
 
+def test_sigterm_while_it_starts_is_no_failure(submit):
+    job = submit(f"{WAITS}\nsignal.signal(signal.SIGTERM, signal.SIG_DFL)\nif restart == 0: time.sleep(600)")
+    job.wait(_all_started(0))
+    time.sleep(1)
+    _said("scancel", "--signal=TERM", job.number)
+    assert job.wait_for_end() == "COMPLETED"
+    assert (job.field("Restarts"), job.field("Comment")) == ("1", "failures=0")
+    assert "stopped" not in job.log()
+
+
 def test_a_time_limit_is_announced_and_the_job_goes_on_afterwards(submit):
     """The limit is a minute, the notice 55 s before it: Slurm looks at limits every half minute."""
     job = submit(f"{WAITS}\nif restart == 0: time.sleep(600)", "--time", "00:01:00", "--grace-seconds", "55")
