@@ -89,7 +89,7 @@ class Augmenter:
         kinds = [kind for kind in ("flip", "crop", "resize") if outcomes.get(kind) == DONE]
         rng = self._rng(record, epoch, "geometry")
         for _ in range(_TRIES if kinds else 0):
-            geometry = _geometry(rng, kinds, record.target, self.settings)
+            geometry = draw_geometry(rng, kinds, record.target, self.settings)
             seen = seen_through(record, geometry)
             if not has_coordinates(record):
                 return seen, plan, geometry
@@ -152,7 +152,7 @@ def seen_through(record: Record, geometry: Geometry) -> Record:
     return dataclasses.replace(record, target=target, turns=turns, media=media)
 
 
-def _geometry(rng: np.random.Generator, kinds: Sequence[str], target: Target, settings: Settings) -> Geometry:
+def draw_geometry(rng: np.random.Generator, kinds: Sequence[str], target: Target, settings: Settings) -> Geometry:
     low, high, flips = (0.0, 0.0), (1.0, 1.0), (False, False)
     if "crop" in kinds:
         low, high = _crop(rng, target, settings.crop_least)
@@ -169,8 +169,13 @@ def _crop(rng: np.random.Generator, target: Target, least: float) -> tuple[tuple
     """Corners (x, y) of a part of at least `least` of each side, both sides cut alike, around all coordinates."""
     near, far = _extent(target)
     share = max(rng.uniform(least, 1), *_sides(target))
-    x, y = (rng.uniform(max(b - share, 0), max(min(a, 1 - share), 0)) for a, b in zip(near, far, strict=True))
+    x, y = (_between(rng, max(b - share, 0), min(a, 1 - share)) for a, b in zip(near, far, strict=True))
     return (x, y), (min(x + share, 1.0), min(y + share, 1.0))
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    """Where there is no choice, rounding may put high below low."""
+    return rng.uniform(low, max(low, high))
 
 
 def _sides(target: Target) -> list[float]:

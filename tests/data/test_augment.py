@@ -8,10 +8,12 @@ import types
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_records import image, png, record, volume
 
 from configs import common
-from data_pipelines.augment import DONE, FILLS, LONGER, NO_FAMILY, NOT_DRAWN, Augmenter, seen_through
+from data_pipelines.augment import DONE, FILLS, LONGER, NO_FAMILY, NOT_DRAWN, Augmenter, draw_geometry, seen_through
 from data_pipelines.augment_settings import AugmentError, Settings
 from data_pipelines.example import Limits, Processing, build_example
 from data_pipelines.geometry import Geometry
@@ -21,7 +23,7 @@ from data_pipelines.record import Media
 from data_pipelines.shards import ShardWriter
 from data_pipelines.tokenizer import train_sentencepiece
 from data_pipelines.tone import Tone, in_hounsfield
-from umit_jax.targets import Frame, TargetError, boxes_target, convert
+from umit_jax.targets import Frame, TargetError, boxes_target, check_target, convert
 
 PROCESSING = Processing(28 * 28, 12 * 28 * 28)
 LIMITS = Limits(400, 1024)
@@ -163,6 +165,26 @@ def test_a_target_that_fills_the_image_is_not_cropped(tokenizer):
     turns = (found.turns[0], dataclasses.replace(found.turns[1], text=answer))
     found = dataclasses.replace(found, target=target, turns=turns)
     assert augmenter(tokenizer, crop=1.0).example(found, 0).augmented == {"crop": FILLS}
+
+
+@given(st.data())
+def test_no_geometry_that_is_drawn_cuts_a_target(data):
+    corner = st.sampled_from([0.0, 0.25, 1.0]) | st.floats(0, 1)
+    corners = [sorted((data.draw(corner), data.draw(corner))) for _ in range(data.draw(st.integers(1, 3)) * 2)]
+    boxes = [[x[0] * 300, y[0] * 200, max(x[1] * 300, x[0] * 300 + 1e-3), max(y[1] * 200, y[0] * 200 + 1e-3)]
+             for x, y in zip(corners[::2], corners[1::2], strict=True)]  # fmt: skip
+    target = boxes_target(Frame("raw", (301.0, 201.0)), [("nucleus", box) for box in boxes])
+    settings = Settings(crop_least=data.draw(st.floats(0.01, 1)), resize_least=data.draw(st.floats(0.01, 1)))
+    kinds = ["flip", data.draw(st.sampled_from(["crop", "resize"]))]
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    seen = draw_geometry(rng, kinds, target, settings)
+    assert check_target(seen.target(target))
+    assert min(np.subtract(seen.high, seen.low)) > 0
+    if "crop" in kinds:
+        assert min(seen.low) >= 0
+        assert max(seen.high) <= 1
+        assert np.ptp(np.subtract(seen.high, seen.low)) < 1e-9  # both sides alike
+        assert seen.high[0] - seen.low[0] >= settings.crop_least - 1e-9
 
 
 def test_what_lies_over_the_image_is_for_classification_only(tokenizer):
