@@ -7,6 +7,7 @@ both languages of one question) are not independent: patients are drawn or excha
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -125,9 +126,13 @@ def _by_cluster(statistic: Statistic, clusters: Sequence[Hashable]) -> Any:
     return sparse.csr_array((np.ones(samples), (rows, np.arange(samples))), (len(index), samples)) @ statistic.sums_NK
 
 
+@functools.lru_cache(maxsize=2)  # the metrics of one group share their patients, and drawing is most of the work
 def _drawn(patients: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each patient is drawn, (R, M): as many patients as there are, with replacement."""
-    return np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), size=resamples)
+    """How often each patient is drawn, (R, M): as many patients as there are, with replacement. Read only."""
+    drawn_RM = np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), size=resamples)
+    weights_RM = drawn_RM.astype(np.float64)
+    weights_RM.flags.writeable = False
+    return weights_RM
 
 
 def _values(statistic: Statistic, sums_MK: Any, weights_RM: np.ndarray) -> np.ndarray:

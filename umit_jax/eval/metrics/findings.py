@@ -65,8 +65,8 @@ def findings(items: Sequence[Item]) -> dict[str, Statistic]:
     for n, item in enumerate(items):
         if used[n]:
             language = "zh" if item.language == "zh" else "en"
-            true_NC[n] = _positive(label(item.truth["text"], language))
-            said_NC[n] = _positive(label(item.answer["text"], language)) if item.answer else False
+            true_NC[n] = _positive(item.truth["text"], language)
+            said_NC[n] = _positive(item.answer["text"], language) if item.answer else False
     if not true_NC[:, :-1].any():
         return {}
     counts_N3C = np.stack([true_NC & said_NC, true_NC, said_NC], 1).astype(np.float64)
@@ -88,8 +88,10 @@ def _is_radiograph(item: Item) -> bool:
     return set(item.modality.split("+")) <= _RADIOGRAPHS
 
 
-def _positive(labels: Mapping[str, str]) -> list[bool]:
-    return [labels.get(name) == PRESENT for name in FINDINGS]
+@functools.lru_cache(maxsize=100_000)  # a truth is read for the answer, for the baseline and for each breakdown
+def _positive(text: str, language: str) -> tuple[bool, ...]:
+    labels = label(text, language)
+    return tuple(labels.get(name) == PRESENT for name in FINDINGS)
 
 
 def _value(sums: np.ndarray, *, kind: str, average: str, classes: list[int] | None) -> np.ndarray:
