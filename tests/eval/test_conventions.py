@@ -189,6 +189,7 @@ def test_m3d_divides_by_the_box_around_both():
     # 8 voxels each, 1 shared: union 15, the box around both 27
     pair = box_item([0, 0, 0, 2, 2, 2], [1, 1, 1, 3, 3, 3])
     assert points(m3d.boxes([pair])) == pytest.approx({"mean_iou": 1 / 27, "acc_at_0.25": 0, "acc_at_0.5": 0}, abs=1e-4)
+    assert m3d.boxes([Item(pair.answer, pair.truth)])["mean_iou"].point == pytest.approx(1 / 27, abs=1e-4)
     assert detect.detection([pair])["mean_iou"].point == pytest.approx(1 / 15)
     behind = box_item([0, 0, 0, 2, 2, 2], [0, 0, 1, 2, 2, 3])
     assert m3d.boxes([behind])["mean_iou"].point == pytest.approx(1 / 3, abs=1e-4)
