@@ -123,10 +123,12 @@ def _pod(run: Run, args: argparse.Namespace) -> dict[str, Any]:
         "tolerations": [{"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}],
         "containers": [container],
     }
-    if run.mounts:
-        names = {source: f"volume-{index}" for index, source in enumerate(dict.fromkeys(dict(run.mounts)))}
-        pod["volumes"] = [{"name": n, "persistentVolumeClaim": {"claimName": source}} for source, n in names.items()]
-        container["volumeMounts"] = [{"name": names[source], "mountPath": path} for source, path in run.mounts]
+    # Data workers hand over batches through /dev/shm, of which a pod has 64 MB unless it is given more.
+    names = {source: f"volume-{index}" for index, source in enumerate(dict(run.mounts))}
+    claims = [{"name": name, "persistentVolumeClaim": {"claimName": source}} for source, name in names.items()]
+    pod["volumes"] = [{"name": "shm", "emptyDir": {"medium": "Memory"}}, *claims]
+    mounts = [("shm", "/dev/shm"), *((names[source], path) for source, path in run.mounts)]
+    container["volumeMounts"] = [{"name": name, "mountPath": path} for name, path in mounts]
     if args.priority:
         pod["priorityClassName"] = args.priority
     if args.service_account:

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=1, metavar="N")
     parser.add_argument("--devices-per-node", type=int, default=1, metavar="M")
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="gpu")
+    parser.add_argument("--cpus-per-node", type=int, default=0, metavar="N", help="0: the whole node, alone on it")
     parser.add_argument("--time", default="24:00:00", help="limit of one start; what is not done then is queued again")
     parser.add_argument("--setup", default="", metavar="LINE", help="shell line executed before umit")
     parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="--partition=NAME, ...")
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def topology(args: argparse.Namespace) -> Topology:
     check_counts(args, "nodes", "devices_per_node")
+    check_counts(args, "cpus_per_node", least=0)
     return Topology(args.platform, args.nodes, args.devices_per_node)
 
 
@@ -85,6 +87,8 @@ def _script(run: Run, args: argparse.Namespace) -> str:
             **environment,
         }
     srun = ["srun", "--kill-on-bad-exit=0", f"--wait={_NOTICE_SECONDS}"]
+    if args.cpus_per_node:  # srun does not take it over from sbatch
+        srun.append(f"--cpus-per-task={args.cpus_per_node}")
     if run.image:
         srun += [f"--container-image={run.image}", f"--container-env={','.join([*environment, *run.secrets])}"]
     if run.mounts:
@@ -120,6 +124,8 @@ def _options(run: Run, args: argparse.Namespace) -> list[str]:
     ]
     if run.topology.accelerator == "gpu":
         options.append(f"--gpus-per-node={run.topology.devices_per_process}")
+    # A process that may use one core, which is what Slurm gives unasked, prepares images far too slowly.
+    options += [f"--cpus-per-task={args.cpus_per_node}"] if args.cpus_per_node else ["--exclusive", "--mem=0"]
     for option in args.sbatch:
         if not re.fullmatch(r"--?[a-z].*", cluster.one_line("--sbatch", option)):
             raise UsageError(f"--sbatch: expected an option of sbatch as in --partition=NAME, found {option!r}")

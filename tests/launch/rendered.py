@@ -77,7 +77,7 @@ def _gke(text: str, options: dict, scratch: pathlib.Path) -> Seen:
     pod = job["template"]["spec"]
     (container,) = pod["containers"]
     chip = ACCELERATORS[pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"]]
-    claims = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod.get("volumes", ())}
+    claims = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "emptyDir" not in v}
     values = [entry for entry in container["env"] if "value" in entry]
     return Seen(
         f"{chip}:{pod['nodeSelector']['cloud.google.com/gke-tpu-topology']}",
@@ -88,7 +88,7 @@ def _gke(text: str, options: dict, scratch: pathlib.Path) -> Seen:
         [_expanded(word) for word in container["command"]],
         {entry["name"]: _expanded(entry["value"]) for entry in values},
         {entry["name"] for entry in container["env"] if "valueFrom" in entry},
-        [(claims[mount["name"]], mount["mountPath"]) for mount in container.get("volumeMounts", ())],
+        [(claims[m["name"]], m["mountPath"]) for m in container["volumeMounts"] if m["name"] in claims],
     )
 
 

@@ -63,6 +63,12 @@ def test_kueue_admits_it_through_the_queue_that_is_named(jobset, flags):
     assert labels == {"kueue.x-k8s.io/queue-name": flags[1] if flags else "multislice-queue"}
 
 
+def test_a_pod_has_room_for_the_batches_of_its_data_workers(jobset):
+    pod = jobset("--topology", "v5e-4")["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    (volume,) = [volume["name"] for volume in pod["volumes"] if volume.get("emptyDir") == {"medium": "Memory"}]
+    assert {"name": volume, "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]
+
+
 def test_nodes_can_be_chosen_further(jobset):
     spec = jobset("--topology", "v5e-4", "--node-selector", "cloud.google.com/gke-spot=true")["spec"]
     selector = spec["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["nodeSelector"]

@@ -96,6 +96,18 @@ def test_a_gpu_node_gives_all_its_gpus_to_one_process(job, tmp_path):
     assert "JAX_PLATFORMS=cuda,cpu\n" in environment
 
 
+def test_a_process_has_the_cores_and_the_memory_of_its_node_or_as_many_cores_as_are_asked_for(job, tmp_path):
+    job()
+    script = (tmp_path / "out dir/umit.sbatch").read_text()
+    assert "#SBATCH --exclusive\n#SBATCH --mem=0\n" in script
+    assert "--cpus-per-task" not in script
+    job("--cpus-per-node", "16", "--sbatch=--mem=64G")
+    script = (tmp_path / "out dir/umit.sbatch").read_text()
+    assert "#SBATCH --cpus-per-task=16\n#SBATCH --mem=64G\n" in script
+    assert "--exclusive" not in script
+    assert "--cpus-per-task=16" in (tmp_path / "srun").read_text().splitlines()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
