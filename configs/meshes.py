@@ -1,24 +1,26 @@
-"""Device meshes by name of the slice, as numbers for umit_jax.parallel.mesh.make_mesh.
+"""Presets: a model size on a TPU slice, as "7b@v5e-256", or "7b@v5e-256x2" for two slices joined by the data axis.
 
--1 takes the devices that are left. fsdp stays at 128: beyond that a shard of a layer has so few rows that the compiler
-emulates its all-gathers by all-reduce; tensor is 2 because the 2b size has two key-value heads. Cloud names of v5p
-count cores: v5p-512 is 256 chips.
+A config file takes one as its argument, as in configs/stage2_instruct.py:7b@v5e-256. One row of 4096 tokens and 8192
+patches for each chip; docs/pods.md has what the compiler says of each. fsdp stays where a shard of the width has a
+multiple of 8 rows, and tensor where it divides the key-value heads: 2 of the 2b, 4 of the 7b.
 """
 
-from collections.abc import Mapping
+import ml_collections
 
 MESHES = {
-    "one_host": {"data": 1, "fsdp": -1, "tensor": 1},
-    "v5e-256": {"data": 1, "fsdp": -1, "tensor": 2},
-    "v6e-256": {"data": 1, "fsdp": -1, "tensor": 2},
-    "v5p-512": {"data": 1, "fsdp": -1, "tensor": 2},
+    "2b@v5e-16": {"data": 1, "fsdp": 16, "tensor": 1},
+    "2b@v5e-256": {"data": 2, "fsdp": 64, "tensor": 2},
+    "7b@v5e-256": {"data": 1, "fsdp": 64, "tensor": 4},
+    "7b@v5e-256x2": {"data": 2, "fsdp": 64, "tensor": 4},
+    "7b@v6e-256": {"data": 1, "fsdp": 64, "tensor": 4},
+    "72b@v5p-512": {"data": 1, "fsdp": 256, "tensor": 1},  # 256 chips: cloud names of v5p count cores
 }
 
 
-def mesh_axes(mesh: str | Mapping[str, int]) -> dict[str, int]:
-    """Axis sizes of a name in MESHES, or of a mapping as in config.mesh."""
-    if not isinstance(mesh, str):
-        return dict(mesh)
-    if mesh not in MESHES:
-        raise ValueError(f"mesh: expected {' | '.join(MESHES)}, found {mesh!r}")
-    return dict(MESHES[mesh])
+def choose(config: ml_collections.ConfigDict, name: str) -> None:
+    """Sets model, mesh and rows of a training config."""
+    if name not in MESHES:
+        raise ValueError(f"preset: expected {' | '.join(MESHES)}, found {name!r}")
+    config.model = name.split("@")[0]
+    config.mesh.update(MESHES[name])
+    config.data.rows = config.mesh.data * config.mesh.fsdp * config.mesh.tensor

@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from configs.meshes import mesh_axes
     from umit_jax.aot import report, topology
     from umit_jax.aot.compile import compile_step
     from umit_jax.aot.search import as_line, search
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     programs: dict[str, str | None] = {}
 
     def compiled(config: ml_collections.ConfigDict) -> dict[str, Any]:
-        step = compile_step(config, model_config, slices, mesh_axes(config.mesh))
+        step = compile_step(config, model_config, slices, config.mesh)
         programs["last"] = step.hlo
         return report.summarise(config, model_config, slices, step)
 

@@ -35,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any] | None:
     import jax
 
-    from configs.meshes import mesh_axes
     from data_pipelines import chat_template
     from data_pipelines.mixture import make_stream
     from launch import model as models
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
         plan(
             dataclasses.replace(model_config, lora=lora)
         )  # a wrong pattern is named before the data are looked through
-    mesh = make_mesh(mesh_axes(config.mesh))
+    mesh = make_mesh(config.mesh)
     process_index, process_count = data_process(mesh)
     with first_alone("lengths"):
         stream = make_stream(

@@ -1,13 +1,21 @@
+import math
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
+from jax.sharding import AbstractMesh
 
-from configs.meshes import MESHES, mesh_axes
+from configs import stage1_align, stage2_instruct
+from configs.meshes import MESHES
+from configs.sizes import published
 from tests.train.toy import toy_batch
+from umit_jax.aot.topology import parse
+from umit_jax.model.param import abstract_params, logical_axes
 from umit_jax.parallel import mesh as module
 from umit_jax.parallel.mesh import AXES, MeshError, check_rows, data_process, global_batch, make_mesh
+from umit_jax.parallel.rules import partition
 
 
 def test_minus_one_takes_the_devices_that_are_left():
@@ -38,13 +46,25 @@ def test_rows_that_do_not_divide_are_refused():
         check_rows(make_mesh({"data": 2, "fsdp": 4}), 12)
 
 
-def test_named_meshes_have_known_axes_and_fill_their_slice():
-    for name in MESHES:
-        axes = mesh_axes(name)
-        assert set(axes) == set(AXES)
-        assert list(axes.values()).count(-1) == 1
-    with pytest.raises(ValueError, match="mesh: expected one_host"):
-        mesh_axes("v9")
+@pytest.mark.parametrize("name", MESHES)
+def test_presets_fill_their_slices_and_have_a_place_for_every_parameter(name):
+    config = stage2_instruct.get_config(name)
+    size, _, where = name.partition("@")
+    topology, _, slices = where.partition("x")
+    chips = parse(topology, int(slices or 1)).chips
+    assert config.model == size
+    assert math.prod(config.mesh.values()) == chips == config.data.rows
+    assert config.mesh.data % int(slices or 1) == 0
+    model, mesh = published(size), AbstractMesh(tuple(config.mesh[axis] for axis in AXES), AXES)
+    axes, shapes = (flatten_dict(tree, sep="/") for tree in (logical_axes(model), abstract_params(model)))
+    for path in axes:
+        partition(path, axes[path], shapes[path].shape, mesh)
+
+
+def test_a_stage_takes_a_preset_or_says_which_there_are():
+    assert stage1_align.get_config("projector,2b@v5e-16").mesh.fsdp == 16
+    with pytest.raises(ValueError, match=r"preset: expected 2b@v5e-16 \| .* found 'v9'"):
+        stage2_instruct.get_config("v9")
 
 
 def _slices(*sizes):

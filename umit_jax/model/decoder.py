@@ -12,7 +12,7 @@ from flax import nnx
 
 from umit_jax.model.config import ModelConfig, TextConfig
 from umit_jax.model.layers import POSITION_BIAS, GatedMLP, RMSNorm
-from umit_jax.model.param import Linear, Place, anywhere, layer_list, normal, scan_layers, stack
+from umit_jax.model.param import ANYWHERE, Linear, Place, layer_list, normal, scan_layers, stack
 from umit_jax.model.rope import Table, mrope_table, rotate
 from umit_jax.ops.attention import Implementation, attention
 from umit_jax.ops.cached_attention import cached_attention
@@ -40,14 +40,14 @@ class DecoderLayer(nnx.Module):
         self.norm2 = RMSNorm(config.width, config.norm_eps)
         self.mlp = GatedMLP(config.width, config.mlp_size, depth * config.mlp_size**-0.5)
 
-    def qkv(self, x_BSD: jax.Array, rope: Table) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def qkv(self, x_BSD: jax.Array, rope: Table, place: Place = ANYWHERE) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Rotated queries (B, S, N, H), rotated keys and values (B, S, K, H)."""
-        x = self.norm1(x_BSD)
+        x = place.inside(self.norm1(x_BSD))
         return rotate(self.attn.q(x), rope), rotate(self.attn.k(x), rope), self.attn.v(x)
 
-    def finish(self, x_BSD: jax.Array, attended_BSNH: jax.Array) -> jax.Array:
-        x_BSD = x_BSD + self.attn.o(attended_BSNH)
-        return x_BSD + self.mlp(self.norm2(x_BSD))
+    def finish(self, x_BSD: jax.Array, attended_BSNH: jax.Array, place: Place = ANYWHERE) -> jax.Array:
+        x_BSD = x_BSD + place.between(self.attn.o(attended_BSNH))
+        return x_BSD + place.between(self.mlp(place.inside(self.norm2(x_BSD))))
 
 
 class Embed(nnx.Module):
@@ -85,16 +85,16 @@ class Decoder(nnx.Module):
         *,
         remat: str,
         implementation: Implementation,
-        place: Place = anywhere,
+        place: Place = ANYWHERE,
     ) -> jax.Array:
         """Embedded tokens -> final normed hidden states."""
         rope = mrope_table(positions_BS3, self.config)
 
         def layer(layer: DecoderLayer, x: jax.Array) -> tuple[jax.Array, None]:
-            q, k, v = layer.qkv(x, rope)
-            return place(layer.finish(x, _causal(q, k, v, segments_BS, implementation))), None
+            q, k, v = layer.qkv(x, rope, place)
+            return layer.finish(x, _causal(q, k, v, segments_BS, implementation), place), None
 
-        return self.norm(scan_layers(layer, self.layers, place(x_BSD), remat)[0])
+        return self.norm(scan_layers(layer, self.layers, place.between(x_BSD), remat)[0])
 
     def prefill(
         self, x_BSD: jax.Array, positions_BS3: jax.Array, segments_BS: jax.Array, *, implementation: Implementation

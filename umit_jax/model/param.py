@@ -14,7 +14,7 @@ import functools
 import math
 import zlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,6 @@ Axes = tuple[str | None, ...]
 Params = dict[str, Any]
 Layer = TypeVar("Layer", bound=nnx.Module)
 Carry = TypeVar("Carry")
-Place = Callable[[jax.Array], jax.Array]  # lays activations over devices; their values stay
 
 _policies = jax.checkpoint_policies
 REMAT = {
@@ -39,9 +38,15 @@ REMAT = {
 }
 
 
-def anywhere(x: jax.Array) -> jax.Array:
-    """The Place that leaves it to the compiler."""
-    return x
+class Place(NamedTuple):
+    """Lays activations (rows, sequence, width) over devices, whose values stay: `between` layers, where they are kept,
+    and `inside` them, where every token meets the weights."""
+
+    between: Callable[[jax.Array], jax.Array]
+    inside: Callable[[jax.Array], jax.Array]
+
+
+ANYWHERE = Place(lambda x: x, lambda x: x)  # leaves it to the compiler
 
 
 def normal(shape: tuple[int, ...], axes: Axes, std: float) -> nnx.Param:

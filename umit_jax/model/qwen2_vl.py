@@ -17,7 +17,7 @@ from umit_jax.batch import Batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.decoder import Caches, Decoder
 from umit_jax.model.layers import LayerNorm
-from umit_jax.model.param import Place, anywhere
+from umit_jax.model.param import ANYWHERE, Place
 from umit_jax.model.projector import Projector
 from umit_jax.model.vision import Qwen2VisionConfig, VisionTower, normalise
 from umit_jax.ops.attention import Implementation
@@ -40,7 +40,7 @@ class Qwen2VL(nnx.Module):
         compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
         remat: str = "none",
         attention: Implementation = "blockwise",
-        place: Place = anywhere,
+        place: Place = ANYWHERE,
     ) -> jax.Array:
         """What the decoder reads, (B, S, D): embedded tokens, with image features where vision_index_BS points."""
         x_BSD = self.decoder.embed_tokens(batch.tokens_BS, compute_dtype)
@@ -66,12 +66,12 @@ class Qwen2VL(nnx.Module):
         compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
         remat: str = "none",
         attention: Implementation = "blockwise",
-        place: Place = anywhere,
+        place: Place = ANYWHERE,
     ) -> jax.Array:
         """Final hidden states x_BSD in compute_dtype, for training and scoring.
 
         remat: a key of param.REMAT, what the backward pass keeps of each layer. attention: see ops/attention.py.
-        place: lays the activations between layers, (rows, sequence, width), over devices.
+        place: how activations lie over devices.
         """
         x_BSD = self.embed(batch, compute_dtype=compute_dtype, remat=remat, attention=attention, place=place)
         return self.decoder.train(

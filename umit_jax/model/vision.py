@@ -15,7 +15,7 @@ from flax import nnx
 
 from umit_jax.model.config import ModelConfig, VisionConfig, get_value, require
 from umit_jax.model.layers import POSITION_BIAS, LayerNorm, VisionMLP
-from umit_jax.model.param import Linear, Place, anywhere, scan_layers, stack
+from umit_jax.model.param import ANYWHERE, Linear, Place, scan_layers, stack
 from umit_jax.model.rope import Table, rotate, vision_table
 from umit_jax.ops.attention import Implementation, attention
 
@@ -100,12 +100,12 @@ class VisionTower(nnx.Module):
         *,
         remat: str,
         implementation: Implementation,
-        place: Place = anywhere,
+        place: Place = ANYWHERE,
     ) -> jax.Array:
         """Normalised pixels in the compute dtype -> features (B, P, E). Features of padding mean nothing."""
         rope = vision_table(patch_hw_BP2, self.config)
 
         def block(layer: VisionBlock, x_BPE: jax.Array) -> tuple[jax.Array, None]:
-            return place(layer(x_BPE, rope, segments_BP, implementation)), None
+            return place.between(layer(x_BPE, rope, segments_BP, implementation)), None
 
-        return scan_layers(block, self.blocks, place(self.patch_embed(pixels_BPC)), remat)[0]
+        return scan_layers(block, self.blocks, place.between(self.patch_embed(pixels_BPC)), remat)[0]

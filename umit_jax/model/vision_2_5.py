@@ -19,7 +19,7 @@ from flax import nnx
 
 from umit_jax.model.config import VisionConfig, get_value, require
 from umit_jax.model.layers import GatedMLP, RMSNorm
-from umit_jax.model.param import Linear, Place, anywhere, scan_layers, stack
+from umit_jax.model.param import ANYWHERE, Linear, Place, scan_layers, stack
 from umit_jax.model.rope import VISION_THETA, Table, vision_table
 from umit_jax.model.vision import VisionAttention
 from umit_jax.ops.attention import Implementation
@@ -127,7 +127,7 @@ class WindowedVisionTower(nnx.Module):
         *,
         remat: str,
         implementation: Implementation,
-        place: Place = anywhere,
+        place: Place = ANYWHERE,
     ) -> jax.Array:
         """Normalised pixels in the compute dtype -> features (B, P, E). Features of padding mean nothing."""
         rope = vision_table(patch_hw_BP2, self.config)
@@ -138,7 +138,7 @@ class WindowedVisionTower(nnx.Module):
         def block(layer: GatedVisionBlock, carry: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
             x_BPE, number = carry
             seen_BP = jnp.where(full_L[number], segments_BP, windows_BP)
-            return (place(layer(x_BPE, rope, seen_BP, implementation)), number + 1), None
+            return (place.between(layer(x_BPE, rope, seen_BP, implementation)), number + 1), None
 
-        start = place(self.patch_embed(pixels_BPC)), jnp.int32(0)
+        start = place.between(self.patch_embed(pixels_BPC)), jnp.int32(0)
         return scan_layers(block, self.blocks, start, remat)[0][0]

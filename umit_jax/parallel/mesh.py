@@ -8,13 +8,14 @@
 Axes are of type Auto: the compiler places the collectives, and the model needs to know nothing of the mesh.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from umit_jax.batch import DTYPES, Batch, batch_shapes
+from umit_jax.model.param import Place
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = PartitionSpec(("data", "fsdp"))
@@ -81,18 +82,20 @@ def abstract_batch(mesh: Mesh, rows: int, tokens: int, patches: int, patch_value
     return Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for shape, dtype in pairs))
 
 
-def between_layers(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
-    """Lays activations (B, S, width) as they are kept from layer to layer: rows over (data, fsdp), the sequence over
-    tensor, which would otherwise hold the same ones several times. Inside a layer tensor splits heads and columns.
+def activations(mesh: Mesh) -> Place:
+    """Activations (B, S, width): rows over (data, fsdp); between layers the sequence over tensor, which would otherwise
+    keep the same ones several times; inside a layer whole, because there tensor splits heads and MLP columns.
 
     A sequence that tensor does not divide stays whole.
     """
+    whole = NamedSharding(mesh, ROWS)
+    split = NamedSharding(mesh, PartitionSpec(*ROWS, "tensor"))
 
-    def place(x_BSD: jax.Array) -> jax.Array:
-        sequence = "tensor" if x_BSD.shape[1] % mesh.shape["tensor"] == 0 else None
-        return jax.lax.with_sharding_constraint(x_BSD, NamedSharding(mesh, PartitionSpec(*ROWS, sequence)))
+    def between(x_BSD: jax.Array) -> jax.Array:
+        divides = x_BSD.shape[1] % mesh.shape["tensor"] == 0
+        return jax.lax.with_sharding_constraint(x_BSD, split if divides else whole)
 
-    return place
+    return Place(between, lambda x_BSD: jax.lax.with_sharding_constraint(x_BSD, whole))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

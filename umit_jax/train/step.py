@@ -18,7 +18,7 @@ from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import bind
 from umit_jax.parallel.attention import on_mesh
 from umit_jax.parallel.loss import token_nll
-from umit_jax.parallel.mesh import batch_sharding, between_layers, replicated
+from umit_jax.parallel.mesh import activations, batch_sharding, replicated
 from umit_jax.train.optimizer import Schedule
 from umit_jax.train.state import Params, TrainState, merge, shardings_of
 
@@ -40,7 +40,7 @@ def loss_sums(config: ModelConfig, params: Params, batch: Batch, mesh: Mesh, com
     model = bind(config, params)
     attention = on_mesh(compute.attention, mesh)
     x_BSD = model.hidden(
-        batch, compute_dtype=compute.dtype, remat=compute.remat, attention=attention, place=between_layers(mesh)
+        batch, compute_dtype=compute.dtype, remat=compute.remat, attention=attention, place=activations(mesh)
     )
     nll_BS = token_nll(mesh, x_BSD, model.head_VD(), batch.targets_BS, batch.weights_BS, compute.loss_chunk)
     of_task_BST = batch.tasks_BS[..., None] == jnp.arange(len(TASKS))

@@ -1,0 +1,72 @@
+"""The step that training runs, compiled: for fake CPU devices here, for a TPU slice where libtpu is installed."""
+
+import importlib.util
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from launch.cli import main
+from tests.train.toy import FROZEN_TOWER, MODEL, toy_config
+from umit_jax.aot import topology
+from umit_jax.aot.flops import model_flops
+from umit_jax.aot.hlo import Module
+from umit_jax.aot.hlo_flops import flops
+from umit_jax.parallel.mesh import abstract_batch, make_mesh
+from umit_jax.train.program import build
+
+ROWS, TOKENS, PATCHES = 8, 32, 16
+SETTINGS = [f"--config.{key}" for key in ("model=tiny", "data.rows=4", "data.row_tokens=256", "data.row_patches=256")]
+
+
+@pytest.mark.parametrize("patterns", [(), FROZEN_TOWER])
+def test_executed_flops_are_the_models_where_nothing_is_computed_twice(patterns):
+    """But for the logits, which the backward pass computes again, and attention, which "xla" gives its whole square."""
+    config = toy_config(remat="none", attention="xla", optimizer__patterns=patterns)
+    mesh = make_mesh({}, jax.devices()[:1])
+    program = build(config, MODEL, mesh)
+    batch = abstract_batch(mesh, ROWS, TOKENS, PATCHES, MODEL.vision.patch_values)
+    text = program.step.lower(program.abstract, batch).compile().as_text()
+    executed = sum(flops(e) * e.times for e in Module(text).walk({"vocabulary_loss": TOKENS // config.loss_chunk}))
+    frozen = {f"vision/{path}" for path in ["", *_paths(program.abstract.frozen.get("vision", {}))]}
+    parts = model_flops(MODEL, frozen, rows=ROWS, tokens=TOKENS, patches=PATCHES, image_patches=PATCHES)
+    parts["head"] *= 4 / 3
+    parts["decoder_attention"] *= 2
+    if not patterns:  # pixels need no gradient
+        parts["vision"] -= 2 * ROWS * PATCHES * MODEL.vision.patch_values * MODEL.vision.width
+    np.testing.assert_allclose(executed, sum(parts.values()), rtol=0.01)
+
+
+def _paths(tree, prefix=""):
+    for key, value in tree.items():
+        yield from _paths(value, f"{prefix}{key}/") if isinstance(value, dict) else [f"{prefix}{key}"]
+
+
+def test_without_the_compiler_one_line_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+    command = ["compile", "--config", "configs/stage2_instruct.py", "--topology", "v5e-4", *SETTINGS]
+    assert main(command) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "pip install 'jax[tpu]'" in line
+    assert line.startswith("umit compile: --topology v5e:2x2:")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install 'jax[tpu]'")
+def test_a_step_compiles_for_a_slice(tmp_path):
+    out = tmp_path / "out"
+    command = ["compile", "--config", "configs/stage2_instruct.py", "--topology", "v5e-4", "--out", str(out), *SETTINGS]
+    assert main(command) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["devices"], summary["rows"], summary["tokens_per_row"], summary["patches_per_row"]) == (
+        4,
+        4,
+        256,
+        256,
+    )
+    assert summary["fits"]
+    assert 0 < summary["argument_bytes"] < summary["peak_bytes"] < summary["hbm_bytes"] == 16 << 30
+    assert summary["flops"] > summary["model_flops"] > 0
+    gathers = [c for c in summary["collectives"] if (c["kind"], c["place"]) == ("all-gather", "layer_loop")]
+    assert gathers
+    assert summary["step_seconds_estimate"] == max(summary["roofline"].values())
