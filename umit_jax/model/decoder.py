@@ -46,8 +46,9 @@ class DecoderLayer(nnx.Module):
         return rotate(self.attn.q(x), rope), rotate(self.attn.k(x), rope), self.attn.v(x)
 
     def finish(self, x_BSD: jax.Array, attended_BSNH: jax.Array, place: Place = ANYWHERE) -> jax.Array:
-        x_BSD = x_BSD + place.between(self.attn.o(attended_BSNH))
-        return x_BSD + place.between(self.mlp(place.inside(self.norm2(x_BSD))))
+        # inside first: in the backward pass a gradient is then gathered before it meets the weights, not split by tokens
+        x_BSD = x_BSD + place.between(place.inside(self.attn.o(attended_BSNH)))
+        return x_BSD + place.between(place.inside(self.mlp(place.inside(self.norm2(x_BSD)))))
 
 
 class Embed(nnx.Module):
