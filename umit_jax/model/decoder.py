@@ -46,7 +46,7 @@ class DecoderLayer(nnx.Module):
         return rotate(self.attn.q(x), rope), rotate(self.attn.k(x), rope), self.attn.v(x)
 
     def finish(self, x_BSD: jax.Array, attended_BSNH: jax.Array, place: Place = ANYWHERE) -> jax.Array:
-        # inside first: in the backward pass a gradient is then gathered before it meets the weights, not split by tokens
+        # inside first: in the backward pass a gradient is then gathered before it meets the weights
         x_BSD = x_BSD + place.between(place.inside(self.attn.o(attended_BSNH)))
         return x_BSD + place.between(place.inside(self.mlp(place.inside(self.norm2(x_BSD)))))
 

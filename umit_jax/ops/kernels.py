@@ -7,7 +7,6 @@ A kernel is one program of one device: on a mesh it runs under shard_map (parall
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.gpu import attention as flash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
@@ -68,6 +67,8 @@ def flash_attention(
     q_BSNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BS: jax.Array, causal: bool, interpret: bool
 ) -> jax.Array:
     """As ops.attention.attention, for queries and keys of the same tokens. Key-value heads are repeated."""
+    from jax.experimental.pallas.ops.gpu import attention as flash  # here: jax 0.12 warns that it will move to tokamax
+
     tokens, heads, head_dim = q_BSNH.shape[1:]
     lanes = max(1 << (head_dim - 1).bit_length(), 16)  # the kernel's products want a power of two, 16 at least
     k, v = (jnp.repeat(x, heads // x.shape[2], axis=2) for x in (k_BTKH, v_BTKH))
