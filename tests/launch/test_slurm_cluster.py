@@ -179,7 +179,7 @@ def test_training_goes_on_through_sigterm_and_the_death_of_one_node(submit, shar
     """The losses of every step are those of a run of two local processes that nothing happened to."""
     monkeypatch.setattr(slurm, "_NOTICE_SECONDS", 20)
     monkeypatch.chdir(ROOT)
-    _, config, _, _, *overrides = train_arguments("stage1", shards, "", 12)
+    _, config, _, _, *overrides = train_arguments("stage1", shards, "", 20)
     overrides = [text for text in overrides if text.startswith("--config.")]
     alone = tmp_path / "alone"
     umit("launch", "local", "--processes", 2, config, "--workdir", alone, *overrides)
@@ -191,13 +191,13 @@ def test_training_goes_on_through_sigterm_and_the_death_of_one_node(submit, shar
     _said("scancel", "--signal=TERM", job.number)
     job.wait(lambda job: job.field("Restarts") == "1", 120)
     stopped_at = len(_losses(workdir))
-    assert stopped_at < 12
+    assert stopped_at < 15
     job.wait(lambda job: len(_losses(workdir)) >= stopped_at + 2, 240)
     os.kill(job.pid(1), signal.SIGKILL)
     assert job.wait_for_end(400) == "COMPLETED", job.log()
     assert (job.field("Restarts"), job.field("Comment")) == ("2", "failures=1")
     assert _losses(workdir) == pytest.approx(_losses(alone), rel=1e-6)
-    assert len(_losses(alone)) == 12
+    assert len(_losses(alone)) == 20
 
 
 def _losses(workdir: pathlib.Path) -> list[float]:
