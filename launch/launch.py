@@ -60,15 +60,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def describe(args: argparse.Namespace, backend: Any) -> Run:
     """The Run that the flags ask for. A config that cannot be read is refused here, not on every host."""
     secrets.refuse(vars(args))
-    config_file.load(args.config, args.overrides)
+    config = config_file.load(args.config, args.overrides)
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", args.name):
         raise UsageError(f"--name: expected lower case letters, digits and dashes, found {args.name!r}")
     check_counts(args, "max_restarts", "grace_seconds", least=0)
+    topology = backend.topology(args)
+    if args.backend != "local":  # which says so at once; elsewhere it may be after a day in a queue
+        from umit_jax.parallel.mesh import axis_sizes
+
+        axis_sizes(config.mesh, topology.processes * topology.devices_per_process, topology.slices)
     return Run(
         name=args.name,
         command=("train", "--config", args.config, "--workdir", args.run_workdir, *args.overrides),
         workdir=args.run_workdir,
-        topology=backend.topology(args),
+        topology=topology,
         env=tuple(_variable(text) for text in args.env),
         secrets=tuple(_name("--secret", text) for text in args.secret),
         image=getattr(args, "image", ""),

@@ -13,6 +13,7 @@ from tests.launch.rendered import CONFIG, dry_run
 from tests.launch.structural_schema import problems
 
 RUN = ("gke", "--config", CONFIG, "--workdir", "gs://bucket/run", "--image", "europe-docker.pkg.dev/p/umit:1")
+TWO_SLICES = ("--topology", "v5e-256", "--slices", "2", "--config.mesh.data=2")
 ALL = (
     "--mount",
     "lustre:/data",
@@ -40,7 +41,7 @@ def jobset(capsys):
 
 
 def test_a_slice_is_a_job_of_one_pod_a_host_on_one_node_pool(jobset):
-    found = jobset("--topology", "v5e-256", "--slices", "2", "--name", "big")
+    found = jobset(*TWO_SLICES, "--name", "big")
     assert found["metadata"]["name"] == "big"
     assert found["metadata"]["annotations"] == {
         "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
@@ -111,7 +112,7 @@ def test_the_definition_of_jobset_accepts_it_and_refuses_it_when_it_is_wrong(job
     definition = yaml.safe_load(pathlib.Path(os.environ["UMIT_JOBSET_CRD"]).read_text())
     (version,) = definition["spec"]["versions"]
     schema = {**version["schema"]["openAPIV3Schema"], "required": ["apiVersion", "kind", "metadata", "spec"]}
-    for flags in (("--topology", "v5e-256", "--slices", "2"), ("--topology", "tpu7x-16", *ALL)):
+    for flags in (TWO_SLICES, ("--topology", "tpu7x-16", *ALL)):
         found = jobset(*flags)
         assert found["apiVersion"] == f"{definition['spec']['group']}/{version['name']}"
         assert list(problems(found, schema)) == []

@@ -30,7 +30,18 @@ def _pod(manifest: str) -> tuple[dict, dict]:
 def test_xpk_makes_the_pods_that_gke_is_given(topology, capsys, tmp_path):
     if not os.environ.get("UMIT_XPK"):
         pytest.skip("UMIT_XPK does not name xpk")
-    run = (*RUN, "--image", "a/b:1", "--topology", topology, "--slices", "2", "--out", str(tmp_path))
+    run = (
+        *RUN,
+        "--image",
+        "a/b:1",
+        "--topology",
+        topology,
+        "--slices",
+        "2",
+        "--config.mesh.data=2",
+        "--out",
+        str(tmp_path),
+    )
     _, gke = dry_run(capsys, "gke", *run)
     (command,), files = dry_run(capsys, "xpk", *run, *CLUSTER, "--max-restarts", "7", "--grace-seconds", "90")
     for path, text in files.items():

@@ -65,6 +65,7 @@ def test_all_backends_agree_on_a_run(value, image, capsys, tmp_path):
 )
 def test_slices_become_hosts_and_every_host_knows_of_all(topology, slices, shape, hosts, chips, capsys, tmp_path):
     run = ("--workdir", "gs://b/run", "--image", "i", "--topology", topology, "--slices", str(slices))
+    run += (f"--config.mesh.data={slices}",)
     backends = dict(ON_TPU)
     if slices > 1:
         del backends["skypilot"]
@@ -117,6 +118,8 @@ def test_a_secret_is_asked_for_by_its_name_alone(backend, capsys, tmp_path, monk
             ["gke", "--topology", "v5e-4", "--image", "i", "--node-selector", "spot"],
             "--node-selector: expected KEY=VALUE",
         ),
+        (["slurm", "--config.mesh.fsdp=3"], "mesh: data 1 x fsdp 3 x tensor 1 does not fit 1 devices"),
+        (["gke", "--topology", "v5e-4", "--slices", "2"], "mesh.data: expected a multiple of the 2 slices, found 1"),
         (["gke", "--topology", "v5e:1x2"], "--topology: expected one chip or hosts of 4, found 'v5e:1x2' with 2 chips"),
         (["tpu-vm", *ON_TPU["tpu-vm"], "--topology", "v5e:1x6"], "--topology: expected one chip or hosts of 4"),
         (["gke", "--topology", "v5e-4", "--image", "i", "--workdir", "run"], "--workdir: expected gs://..."),

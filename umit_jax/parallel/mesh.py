@@ -8,6 +8,7 @@
 Axes are of type Auto: the compiler places the collectives, and the model needs to know nothing of the mesh.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -26,9 +27,22 @@ class MeshError(ValueError):
 
 
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over all devices (or `devices`). An axis left out is 1; one axis may be -1 and takes what is left.
+    """A mesh over all devices (or `devices`), of the sizes that axis_sizes gives.
 
     TPU slices are joined by the data axis alone: what goes over the network between them is then one gradient a step.
+    """
+    devices = jax.devices() if devices is None else devices
+    slices = by_slice(devices)
+    data, fsdp, tensor = axis_sizes(axes, len(devices), len(slices))
+    auto = (AxisType.Auto,) * len(AXES)
+    shape = (data // len(slices), fsdp, tensor)
+    parts = [jax.make_mesh(shape, AXES, axis_types=auto, devices=part).devices for part in slices]
+    return Mesh(np.concatenate(parts), AXES, axis_types=auto)
+
+
+def axis_sizes(axes: Mapping[str, int], devices: int, slices: int) -> tuple[int, ...]:
+    """The size of each of AXES. An axis left out is 1; one axis may be -1 and takes what is left.
+
     Raises MeshError for an unknown axis, sizes whose product is not the number of devices, or a data axis that slices
     do not divide.
     """
@@ -42,20 +56,15 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     open_axes = [name for name, size in sizes.items() if size == -1]
     if len(open_axes) > 1:
         raise MeshError(f"mesh: only one axis may be -1, found {' and '.join(open_axes)}")
-    devices = jax.devices() if devices is None else devices
-    fixed = int(np.prod([size for size in sizes.values() if size > 0]))
     if open_axes:
-        sizes[open_axes[0]] = len(devices) // fixed
-    if fixed * (sizes[open_axes[0]] if open_axes else 1) != len(devices):
+        fixed = math.prod(size for size in sizes.values() if size > 0)
+        sizes[open_axes[0]] = devices // fixed
+    if math.prod(sizes.values()) != devices:
         shown = " x ".join(f"{name} {axes.get(name, 1)}" for name in AXES)
-        raise MeshError(f"mesh: {shown} does not fit {len(devices)} devices")
-    auto = (AxisType.Auto,) * len(AXES)
-    slices = by_slice(devices)
-    if sizes["data"] % len(slices):
-        raise MeshError(f"mesh.data: expected a multiple of the {len(slices)} slices, found {sizes['data']}")
-    shape = (sizes["data"] // len(slices), sizes["fsdp"], sizes["tensor"])
-    parts = [jax.make_mesh(shape, AXES, axis_types=auto, devices=part).devices for part in slices]
-    return Mesh(np.concatenate(parts), AXES, axis_types=auto)
+        raise MeshError(f"mesh: {shown} does not fit {devices} devices")
+    if sizes["data"] % slices:
+        raise MeshError(f"mesh.data: expected a multiple of the {slices} slices, found {sizes['data']}")
+    return tuple(sizes.values())
 
 
 def by_slice(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
