@@ -19,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from configs import common
 from data_pipelines.augment import DONE, Augmenter
 from data_pipelines.augment_settings import Settings
 from data_pipelines.example import Limits, Processing, build_example
@@ -49,6 +50,14 @@ def slide(number: int) -> Record:
     )  # fmt: skip
 
 
+def only(kind: str) -> Settings:
+    config = common.augment()
+    config[kind] = 1.0
+    settings = Settings.from_config(config)
+    assert settings is not None
+    return settings
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=60)
@@ -60,7 +69,7 @@ def main() -> None:
         tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else train_sentencepiece(texts, Path(folder), 400)
         for boxes in ("norm1000", "resized"):
             processing = dataclasses.replace(Processing(), boxes=boxes)
-            makers = {kind: Augmenter(Settings(**{kind: 1.0}), tokenizer, processing, LIMITS, 0) for kind in KINDS}
+            makers = {kind: Augmenter(only(kind), tokenizer, processing, LIMITS, 0) for kind in KINDS}
             ratios: dict[str, list[float]] = {kind: [] for kind in KINDS}
             done = dict.fromkeys(KINDS, 0)
             for record in records:
@@ -69,7 +78,7 @@ def main() -> None:
                     start = time.process_time()
                     build_example(record, tokenizer, processing, LIMITS)
                     middle = time.process_time()
-                    done[kind] += maker.example(record, epoch=0).augmented[kind] == DONE
+                    done[kind] += (maker.example(record, epoch=0).augmented or {})[kind] == DONE
                     ratios[kind].append((time.process_time() - middle) / (middle - start))
             print(json.dumps({
                 "boxes": boxes,

@@ -32,12 +32,21 @@ class Tone:
             values = (values - low) / (high - low)
         else:
             values = (values**self.gamma - 0.5) * self.contrast + 0.5 + self.brightness
-        table = np.clip(values, 0, 1) * 255
+        table = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
         grey = bool((frames == frames[..., :1]).all())
-        toned = table.astype(np.float32)[frames[..., :1] if grey else frames]
-        toned += np.float32(255 * self.noise) * rng.standard_normal(toned.shape, np.float32)
-        out = np.clip(np.rint(toned), 0, 255).astype(np.uint8)
-        return np.repeat(out, 3, axis=-1) if grey else out
+        toned = table[frames[..., :1] if grey else frames]
+        if self.noise > 0:
+            toned = np.clip(toned + _noise(rng, toned.shape, 255 * self.noise), 0, 255).astype(np.uint8)
+        return np.repeat(toned, 3, axis=-1) if grey else toned
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> np.ndarray:
+    """Whole numbers, int16, nearly normal: the sum of four bytes, which costs a fraction of normal numbers."""
+    count = int(np.prod(shape))
+    sums = np.frombuffer(rng.bytes(4 * count), np.uint8).reshape(4, count).sum(axis=0, dtype=np.uint16)
+    deviation = np.sqrt(4 * (256**2 - 1) / 12)
+    table = np.rint((np.arange(4 * 255 + 1) - 510) * (sigma / deviation)).astype(np.int16)
+    return table[sums].reshape(shape)
 
 
 def draw_tone(rng: np.random.Generator, settings: Settings) -> Tone:

@@ -218,6 +218,30 @@ def test_hounsfield_units_get_a_window_within_the_stored_one():
     assert not in_hounsfield(dataclasses.replace(ct, modality="DX", window="lung"))
 
 
+def test_noise_has_the_deviation_that_is_drawn_and_no_colour_on_grey():
+    grey = np.full((2, 80, 90, 3), 120, np.uint8)
+    tone = Tone(brightness=0.0, contrast=1.0, gamma=1.0, noise=0.02, ends=(0.0, 1.0))
+    noisy = tone.apply(grey, False, np.random.default_rng(0)).astype(float) - 120
+    assert noisy.std() == pytest.approx(255 * 0.02, rel=0.03)
+    assert abs(noisy.mean()) < 0.1
+    assert np.abs(noisy).max() > 2.5 * 255 * 0.02
+    assert (noisy == noisy[..., :1]).all()
+    assert (noisy[0] != noisy[1]).any()
+    red = np.array(grey)
+    red[..., 0] = 200
+    coloured = tone.apply(red, False, np.random.default_rng(0)).astype(float)
+    assert (np.diff(coloured - red, axis=-1) != 0).any()
+
+
+def test_a_crop_with_no_room_to_choose_is_the_target_itself():
+    for number in range(400):
+        near, far = np.sort(np.random.default_rng(number).uniform(0.01, 0.99, (2, 2)), axis=0)
+        near[0], far[0] = 0.04, 0.96  # its width decides
+        target = boxes_target(Frame("raw", (1.0, 1.0)), [("nucleus", [*near, *far])])
+        seen = draw_geometry(np.random.default_rng(0), ["crop"], target, Settings(crop_least=0.5))
+        assert check_target(seen.target(target))
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     out = tmp_path_factory.mktemp("shards") / "toy"
