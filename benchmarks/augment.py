@@ -71,7 +71,7 @@ def main() -> None:
             processing = dataclasses.replace(Processing(), boxes=boxes)
             makers = {kind: Augmenter(only(kind), tokenizer, processing, LIMITS, 0) for kind in KINDS}
             ratios: dict[str, list[float]] = {kind: [] for kind in KINDS}
-            done = dict.fromkeys(KINDS, 0)
+            done: dict[str, int] = dict.fromkeys(KINDS, 0)
             for record in records:
                 build_example(record, tokenizer, processing, LIMITS)  # neither is the first to touch the file
                 for kind, maker in makers.items():
