@@ -73,12 +73,12 @@ def findings(items: Sequence[Item]) -> dict[str, Statistic]:
     sums_NK = counts_N3C.reshape(len(items), -1)
     five = [FINDINGS.index(name) for name in FIVE]
     values = {
-        f"findings_{kind}_{average}": functools.partial(_value, kind=kind, average=average, classes=None)
+        f"findings_{kind}_{average}": functools.partial(by_class, kind=kind, average=average, classes=None)
         for average in ("micro", "macro")
         for kind in _KINDS
     }
     for average in ("micro", "macro"):
-        values[f"findings_f1_{average}_5"] = functools.partial(_value, kind="f1", average=average, classes=five)
+        values[f"findings_f1_{average}_5"] = functools.partial(by_class, kind="f1", average=average, classes=five)
     return {name: Statistic(sums_NK, value, sum(used)) for name, value in values.items()}
 
 
@@ -94,11 +94,11 @@ def _positive(text: str, language: str) -> tuple[bool, ...]:
     return tuple(labels.get(name) == PRESENT for name in FINDINGS)
 
 
-def _value(sums: np.ndarray, *, kind: str, average: str, classes: list[int] | None) -> np.ndarray:
+def by_class(sums: np.ndarray, *, kind: str, average: str, classes: Sequence[int] | None) -> np.ndarray:
     """sums (..., 3 * 14) of hits, truths and answers by class -> metric."""
     counts = sums.reshape(*sums.shape[:-1], 3, len(FINDINGS))
     if classes is not None:
-        counts = counts[..., classes]
+        counts = counts[..., list(classes)]
     if average == "micro":
         counts = counts.sum(-1, keepdims=True)
     hits, true, said = np.moveaxis(counts, -2, 0)

@@ -21,12 +21,13 @@ import numpy as np
 
 from umit_jax.eval.bootstrap import Statistic, mean
 from umit_jax.eval.metrics import Item
+from umit_jax.eval.metrics.findings import FINDINGS, FIVE, by_class
 from umit_jax.eval.metrics.texts import true_text
 
 CHEXBERT_NAMES = ("f1_micro", "f1_macro", "f1_micro_5", "f1_macro_5")
 RADGRAPH_NAMES = ("radgraph_simple", "radgraph_partial", "radgraph_complete")
 GREEN_MODEL = "StanfordAIMI/GREEN-radllama2-7b"
-_FIVE = (1, 4, 5, 7, 9)  # Cardiomegaly, Edema, Consolidation, Atelectasis, Pleural Effusion among the 14
+_FIVE = tuple(FINDINGS.index(name) for name in FIVE)
 
 
 def missing(package: str) -> Callable[[], str | None]:
@@ -54,7 +55,7 @@ def chexbert(items: Sequence[Item]) -> dict[str, Statistic]:
     sums_NK = np.stack([true_NC & said_NC, true_NC, said_NC], 1).reshape(len(items), -1).astype(np.float64)
     return {
         f"f1_{average}{suffix}": Statistic(
-            sums_NK, functools.partial(_f1, average=average, classes=classes), len(items)
+            sums_NK, functools.partial(by_class, kind="f1", average=average, classes=classes), len(items)
         )
         for suffix, classes in (("", None), ("_5", _FIVE))
         for average in ("micro", "macro")
@@ -87,13 +88,6 @@ def _truths(items: Sequence[Item]) -> list[str]:
 
 def _answers(items: Sequence[Item]) -> list[str]:
     return [item.answer["text"] if item.answer else "" for item in items]
-
-
-def _f1(sums: np.ndarray, *, average: str, classes: Sequence[int] | None) -> np.ndarray:
-    counts = sums.reshape(*sums.shape[:-1], 3, -1)
-    counts = counts if classes is None else counts[..., list(classes)]
-    hits, true, said = np.moveaxis(counts.sum(-1, keepdims=True) if average == "micro" else counts, -2, 0)
-    return np.divide(2 * hits, true + said, out=np.zeros_like(hits), where=true + said > 0).mean(-1)
 
 
 @functools.cache
