@@ -11,6 +11,7 @@ import pathlib
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -132,6 +133,7 @@ def main(arguments: dict[str, Any]) -> None:
     if "processes" in arguments:
         address, count, index = arguments["processes"]
         jax.distributed.initialize(address, count, index)
+    from launch.processes import leave
     from umit_jax.parallel.mesh import data_process, make_mesh
     from umit_jax.train.base import Base
     from umit_jax.train.loop import train
@@ -147,6 +149,10 @@ def main(arguments: dict[str, Any]) -> None:
     except Preempted as error:
         print(error, flush=True)
         sys.exit(75)
+    except Exception:
+        traceback.print_exc()
+        leave(1)  # as `umit` does: another process may be gone
+        sys.exit(1)
 
 
 if __name__ == "__main__":

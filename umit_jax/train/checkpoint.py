@@ -80,6 +80,8 @@ class Checkpointer:
         if kind is None:
             self._guard(self._manager.close)
             return
+        if jax.process_count() > 1:
+            return  # another process may be gone, and closing would wait for it; what is half written is not renamed
         with contextlib.suppress(Exception):  # the run has failed already: a failing save must not hide why
             self._manager.close()
 

@@ -264,10 +264,10 @@ class _Run:
     def _go_back(self, bad: "Bad", checkpoints: Checkpointer) -> None:
         """To the newest checkpoint. Raises Diverged where that was done config.rollbacks times already."""
         message = f"step {bad.step}: {bad.why}"
+        checkpoints.wait()
         if len(self.skipped.batches) >= self.config.rollbacks:
             done = f"; {len(self.skipped.batches)} batches were left out before" if self.skipped.batches else ""
             raise Diverged(f"{message}{done}; samples: {', '.join(bad.ids)}")
-        checkpoints.wait()
         back_to = checkpoints.latest or 0
         entry = {"batch": bad.batch, "step": bad.step, "why": bad.why, "sample_ids": bad.ids, "back_to": back_to}
         self.skipped.add(entry)
