@@ -76,6 +76,8 @@ def soak(workdir: pathlib.Path, args: argparse.Namespace, rng: random.Random, st
         at = last_step(workdir)
         if len(moments) < args.kills and time.monotonic() - began < 60 * args.minutes:
             moments.append(wait_for_moment(workdir, processes, at, rng, startup))
+            if any(process.poll() for process in processes):
+                raise SystemExit(f"a process failed without a kill: {output(workdir)}")
             victim = rng.randrange(2)
             processes[victim].send_signal(signal.SIGKILL)
             processes[victim].wait()

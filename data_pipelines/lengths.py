@@ -16,8 +16,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +25,7 @@ from tqdm import tqdm
 
 from data_pipelines.example import ExampleError, Limits, outline
 from data_pipelines.image import Processing
+from data_pipelines.paths import as_path, write_aside
 from data_pipelines.shards import RecordSource
 from data_pipelines.tokenizer import Tokenizer
 from umit_jax.batch import TASKS
@@ -68,9 +67,9 @@ def measure(
     source: RecordSource, tokenizer: Tokenizer, processing: Processing, cache_dir: str | Path | None = None
 ) -> Lengths:
     """Counts every record of a split, or reads the count from cache_dir."""
-    path = None if cache_dir is None else Path(cache_dir) / f"lengths-{_key(source, tokenizer, processing)}.npz"
+    path = None if cache_dir is None else as_path(cache_dir) / f"lengths-{_key(source, tokenizer, processing)}.npz"
     if path is not None and path.is_file():
-        with np.load(path) as saved:
+        with path.open("rb") as file, np.load(file) as saved:
             return Lengths(saved["text"], saved["vision"], saved["task"], tuple(json.loads(str(saved["unusable"]))))
     lengths = _count(source, tokenizer, processing)
     if path is not None:
@@ -157,15 +156,6 @@ def _key(source: RecordSource, tokenizer: Tokenizer, processing: Processing) -> 
 
 
 def _save(path: Path, lengths: Lengths) -> None:
-    """Written aside and renamed: several hosts may write the same file at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-    with os.fdopen(handle, "wb") as file:
-        np.savez(
-            file,
-            text=lengths.text_N,
-            vision=lengths.vision_N,
-            task=lengths.task_N,
-            unusable=np.array(json.dumps(lengths.unusable)),
-        )
-    Path(aside).rename(path)
+    unusable = np.array(json.dumps(lengths.unusable))
+    text, vision, task = lengths.text_N, lengths.vision_N, lengths.task_N
+    write_aside(path, lambda file: np.savez(file, text=text, vision=vision, task=task, unusable=unusable))

@@ -11,8 +11,6 @@ next quarter in the next epoch. A window's last rows may be part empty; nothing 
 import bisect
 import functools
 import hashlib
-import os
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.lengths import Sizes
+from data_pipelines.paths import as_path, write_aside
 from data_pipelines.shuffle import permute
 
 _VERSION = 1  # of the order: a change of it makes old caches wrong
@@ -59,9 +58,10 @@ class RowPlan:
         self.row_tokens, self.row_patches, self.window, self.seed = row_tokens, row_patches, window, seed
         self._starts = [0]  # first row of each window from the start of the run, and the end of the last known
         self._epochs = [0]  # first window of each epoch
-        self._cache = None if cache_dir is None else Path(cache_dir) / f"rows-{self._key()}.npy"
+        self._cache = None if cache_dir is None else as_path(cache_dir) / f"rows-{self._key()}.npy"
         if self._cache is not None and self._cache.is_file():
-            self._starts = np.load(self._cache).tolist()
+            with self._cache.open("rb") as file:
+                self._starts = np.load(file).tolist()
         self._set_up()
 
     def _set_up(self) -> None:
@@ -118,7 +118,7 @@ class RowPlan:
         rows = int(self._packed(window)[2].max()) + 1
         self._starts.append(self._starts[window] + rows)
         if self._cache is not None and self._epoch_of_window(window + 1) > self._epoch_of_window(window):
-            _save(self._cache, np.array(self._starts))
+            write_aside(self._cache, lambda file: np.save(file, np.array(self._starts)))
 
     def _first_window(self, epoch: int) -> int:
         while len(self._epochs) <= epoch:
@@ -205,12 +205,3 @@ def best_fit(tokens_N: np.ndarray, patches_N: np.ndarray, row_tokens: int, row_p
             for array in (free_t, free_p, number):
                 array[row] = array[is_open]
     return row_N
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    """Written aside and renamed: several hosts may write the same file at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".npy")
-    with os.fdopen(handle, "wb") as file:
-        np.save(file, array)
-    Path(aside).rename(path)

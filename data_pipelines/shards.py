@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from data_pipelines.parts import PartError, PartWriter, Rejected
+from data_pipelines.paths import as_path, size
 from data_pipelines.publish import (
     MANIFEST,
     SCHEMA,
@@ -100,7 +101,7 @@ def check_name(name: str) -> None:
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:
     """The manifest of a shard set. Raises ShardError naming the directory when there is none that can be read."""
-    path = Path(directory) / MANIFEST
+    path = as_path(directory) / MANIFEST
     try:
         manifest = json.loads(path.read_text())
     except FileNotFoundError as error:
@@ -117,7 +118,7 @@ def verify(directory: str | Path, split: str | None = None) -> dict[str, Any]:
     """Reads every shard (of one split) and compares its sha256 with the manifest's; returns the manifest."""
     manifest = read_manifest(directory)
     for shard in manifest["shards"]:
-        path = Path(directory) / shard["file"]
+        path = as_path(directory) / shard["file"]
         if split in (None, shard["split"]):
             _check_size(path, shard)
             if file_sha256(path) != shard["sha256"]:
@@ -128,7 +129,7 @@ def verify(directory: str | Path, split: str | None = None) -> dict[str, Any]:
 def open_shards(directory: str | Path, split: str) -> "RecordSource":
     """One split of a shard set as a random-access source of Records. Sizes of the files are checked against the
     manifest now; a record that cannot be read later is reported with its file."""
-    return RecordSource(Path(directory), split)
+    return RecordSource(as_path(directory), split)
 
 
 class RecordSource:
@@ -183,7 +184,7 @@ def _data_source(directory: Path, split: str) -> Any:
 
 
 def _check_size(path: Path, shard: Mapping[str, Any]) -> None:
-    found = path.stat().st_size if path.exists() else None
+    found = size(path) if path.exists() else None
     if found is None:
         raise ShardError(f"{path}: missing shard")
     if found != shard["bytes"]:

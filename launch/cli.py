@@ -16,11 +16,11 @@ import importlib
 import json
 import logging
 import os
-import pathlib
 import sys
 import time
 from typing import Any, NoReturn
 
+from data_pipelines.paths import as_path
 from launch import summary
 
 COMMANDS = {
@@ -120,8 +120,8 @@ def _run(command: str, argv: list[str]) -> int:
         return 0
     full = summary.complete(command, vars(args), result, time.monotonic() - started)
     out = getattr(args, "out", None) or getattr(args, "workdir", None)
-    if out and pathlib.Path(out).is_dir():
-        summary.write(pathlib.Path(out), full)
+    if out and as_path(out).is_dir():
+        summary.write(as_path(out), full)
     if args.json:
         print(json.dumps(full, ensure_ascii=False), flush=True)
     return 0

@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     config_file.add_argument(parser)
-    parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="workdir or one of its checkpoints")
-    parser.add_argument("--base", type=pathlib.Path, help="where the base of a LoRA run is now, if it has moved")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory for predictions and scores")
+    parser.add_argument("--checkpoint", type=workdir.path, required=True, help="workdir or one of its checkpoints")
+    parser.add_argument("--base", type=workdir.path, help="where the base of a LoRA run is now, if it has moved")
+    parser.add_argument("--out", type=workdir.local, required=True, help="directory for predictions and scores")
     add_mode(parser)
 
 

@@ -4,18 +4,18 @@ Of a LoRA run it writes the merged weights, or with --adapter a directory that P
 """
 
 import argparse
-import pathlib
 from typing import Any
 
+from launch import workdir
 from launch.cli import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=pathlib.Path, help="workdir or one of its checkpoints")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="new directory for the exported model")
+    parser.add_argument("checkpoint", type=workdir.path, help="workdir or one of its checkpoints")
+    parser.add_argument("--out", type=workdir.local, required=True, help="new directory for the exported model")
     parser.add_argument("--adapter", action="store_true", help="of a LoRA run: a PEFT adapter, not merged weights")
     parser.add_argument("--base-name", default="", help="with --adapter: name or path that readers load the base by")
-    parser.add_argument("--base", type=pathlib.Path, help="where the base of a LoRA run is now, if it has moved")
+    parser.add_argument("--base", type=workdir.path, help="where the base of a LoRA run is now, if it has moved")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
@@ -29,7 +29,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from data_pipelines.chat import CHAT_TEMPLATE
     from launch import model as models
-    from launch import workdir
     from umit_jax.convert.aside import check_free
     from umit_jax.convert.to_hf import write_hf
     from umit_jax.train.leaves import open_leaves

@@ -9,6 +9,7 @@ import logging
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from launch import workdir
 from launch.cli import UsageError
 from launch.summary import write_json
 
@@ -20,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("hf_dir", type=pathlib.Path, help="directory with config.json and *.safetensors")
-    parser.add_argument("--base", type=pathlib.Path, help="HF_DIR is a PEFT adapter: the imported model it belongs to")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="new workdir")
+    parser.add_argument("--base", type=workdir.path, help="HF_DIR is a PEFT adapter: the imported model it belongs to")
+    parser.add_argument("--out", type=workdir.local, required=True, help="new workdir")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

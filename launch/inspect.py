@@ -11,7 +11,7 @@ from launch.cli import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=pathlib.Path, help="shard set, workdir, checkpoint or Hugging Face directory")
+    parser.add_argument("directory", type=workdir.path, help="shard set, workdir, checkpoint or Hugging Face directory")
     parser.add_argument("--records", type=int, default=0, metavar="N", help="print the first N records, a line each")
 
 

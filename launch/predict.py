@@ -6,13 +6,13 @@ import pathlib
 import re
 from typing import Any
 
-from launch import layout
+from launch import layout, workdir
 from launch.cli import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", type=pathlib.Path, required=True, help="workdir or one of its checkpoints")
-    parser.add_argument("--base", type=pathlib.Path, help="where the base of a LoRA run is now, if it has moved")
+    parser.add_argument("--checkpoint", type=workdir.path, required=True, help="workdir or one of its checkpoints")
+    parser.add_argument("--base", type=workdir.path, help="where the base of a LoRA run is now, if it has moved")
     parser.add_argument(
         "--image", type=pathlib.Path, nargs="+", default=[], help="PNG, JPEG, TIFF, DICOM or NIfTI files"
     )

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from data_pipelines.sources.catalogue import Entry, catalogue
-from launch import layout
+from launch import layout, workdir
 from launch.cli import UsageError, nearest
 
 _FOLDERS = "dicom_folder, nifti_folder"
@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="dataset, one of --list; tfds:NAME for one of TensorFlow Datasets")
     parser.add_argument("--list", action="store_true", help="list the datasets: licence, where to get it, counts")
     parser.add_argument("--source", type=pathlib.Path, help="directory with the raw files")
-    parser.add_argument("--out", type=pathlib.Path, help="directory for the shards; must not exist, or be a former run")
+    parser.add_argument(
+        "--out", type=workdir.local, help="directory for the shards; must not exist, or be a former run"
+    )
     parser.add_argument("--seed", type=int, help="seed of everything random (default 0)")
     parser.add_argument("--labels", type=pathlib.Path, help=f"CSV of labels ({_FOLDERS})")
     parser.add_argument(

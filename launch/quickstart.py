@@ -12,6 +12,8 @@ import sys
 import time
 from typing import Any
 
+from launch.workdir import local
+
 PHANTOM_PATIENTS = 2000
 _CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
@@ -27,9 +29,7 @@ BEATS, LOSES, UNDECIDED = "beats the baseline", "loses to the baseline", "no dif
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--workdir", type=pathlib.Path, default=pathlib.Path("runs/quickstart"), help="where it all goes"
-    )
+    parser.add_argument("--workdir", type=local, default=pathlib.Path("runs/quickstart"), help="where it all goes")
     parser.add_argument("--patients", type=int, default=PHANTOM_PATIENTS, help="synthetic patients")
     parser.add_argument(
         "--steps", type=int, nargs=2, metavar=("STAGE1", "STAGE2"), help="optimizer steps of the stages"

@@ -8,6 +8,7 @@ import argparse
 import pathlib
 from typing import Any
 
+from launch import workdir
 from launch.cli import UsageError
 
 
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "predictions", type=pathlib.Path, nargs="+", help="predictions.jsonl of umit eval; of two runs to compare them"
     )
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory for the scores")
+    parser.add_argument("--out", type=workdir.local, required=True, help="directory for the scores")
     add_mode(parser)
 
 

@@ -8,6 +8,7 @@ import resource
 import tempfile
 from typing import Any
 
+from data_pipelines.paths import is_remote
 from umit_jax import __version__
 
 
@@ -37,7 +38,10 @@ def complete(command: str, args: dict[str, Any], result: dict[str, Any], seconds
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes aside, then renames: the file is whole or absent."""
+    """Writes aside, then renames: the file is whole or absent. In a bucket it always is."""
+    if is_remote(path):
+        path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return
     fd, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
+from data_pipelines.paths import as_path, is_remote
 from launch import config_file, import_hf, processes, workdir
 from launch.cli import UsageError
 from launch.summary import write_json
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     config_file.add_argument(parser)
     parser.add_argument(
-        "--workdir", type=pathlib.Path, required=True, help="checkpoints and logs; resumes if not empty"
+        "--workdir",
+        type=workdir.path,
+        required=True,
+        help="checkpoints and logs, also gs://...; resumes if not empty",
     )
 
 
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     with first_alone("model"):
         if not (model_dir / "config.json").is_file():
             _write_model_dir(model_dir, config, sources, start)
-    model_config, tokenizer, processing = models.load_companions(model_dir)
+    model_config, tokenizer, processing = models.load_companions(workdir.local_copy(model_dir))
     chat_template.check(tokenizer)
     lora = Lora.from_config(config.lora)
     if lora is not None:
@@ -84,13 +88,15 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
 
 def _find_start(config: ml_collections.ConfigDict) -> "workdir.Checkpoint | HfModel | None":
     """What config.init_from names: a workdir, one of its checkpoints, or a Hugging Face directory."""
-    directory = pathlib.Path(config.init_from or "")
+    directory = as_path(config.init_from or "")
     if not config.init_from:
         if config.lora.rank > 0:
             raise UsageError("--config.init_from: a LoRA run needs a base: expected a workdir, found none")
         return None
     if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
         return workdir.find(directory, "--config.init_from")
+    if is_remote(directory):
+        raise UsageError(f"--config.init_from: {directory}: a Hugging Face directory is read from this machine")
     if config.lora.rank > 0:
         raise UsageError(f"--config.init_from: {directory}: a LoRA run names its base: make one with umit import")
     return import_hf.open_directory(directory)
@@ -117,7 +123,7 @@ def source_weights(sources: Any) -> tuple[dict[pathlib.Path, float], dict[pathli
     for entry in entries:
         if len(entry) not in (2, 3):
             raise UsageError(f"--config.data.sources: expected (directory, weight[, cap]), found {entry!r}")
-        directory = pathlib.Path(entry[0])
+        directory = as_path(entry[0])
         if directory in weights:
             raise UsageError(f"--config.data.sources: {directory} is named twice")
         if not (directory / "manifest.json").is_file():
@@ -145,7 +151,8 @@ def _write_model_dir(
     if config.tokenizer_records < 1:
         raise UsageError(f"--config.tokenizer_records: expected at least 1, found {config.tokenizer_records}")
     model_dir.parent.mkdir(parents=True, exist_ok=True)
-    aside = pathlib.Path(tempfile.mkdtemp(dir=model_dir.parent, prefix=".model."))
+    beside = None if is_remote(model_dir) else model_dir.parent
+    aside = pathlib.Path(tempfile.mkdtemp(dir=beside, prefix=".model."))
     try:
         if config.tokenizer:
             load_tokenizer(pathlib.Path(config.tokenizer)).save(aside)
@@ -176,10 +183,20 @@ def _write_model_dir(
         )
         write_json(aside / "preprocess.json", processing.to_json())
         aside.chmod(0o755)
-        aside.rename(model_dir)
+        if beside:
+            aside.rename(model_dir)
+        else:
+            _upload(aside, model_dir)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _upload(folder: pathlib.Path, model_dir: pathlib.Path) -> None:
+    """Into a bucket, config.json last: where that is, all is."""
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == "config.json"):
+        (model_dir / file.name).write_bytes(file.read_bytes())
+    shutil.rmtree(folder)
 
 
 def _texts(sources: dict[pathlib.Path, float], most: int) -> Iterator[str]:

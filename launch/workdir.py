@@ -3,11 +3,15 @@
 workdir/{config.json, model/{config.json, preprocess.json, tokenizer files}, metrics.jsonl, checkpoints/<step>/...}
 """
 
+import argparse
+import atexit
 import dataclasses
 import json
 import pathlib
+import tempfile
 from typing import Any
 
+from data_pipelines.paths import PathError, as_path, is_remote
 from launch.cli import UsageError
 
 
@@ -20,21 +24,54 @@ class Checkpoint:
     step: int
 
 
+def path(text: str) -> pathlib.Path:
+    """A flag's path, on this machine or gs://; argparse shows why another is refused."""
+    try:
+        return as_path(text)
+    except PathError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def local(text: str) -> pathlib.Path:
+    """A flag's path on this machine: what is written there is renamed, read back or handed to other programs."""
+    if is_remote(text):
+        raise argparse.ArgumentTypeError(f"{text}: expected a directory on this machine; copy it from there")
+    return pathlib.Path(text)
+
+
 def find(directory: pathlib.Path, flag: str = "--checkpoint") -> Checkpoint:
-    """The checkpoint that `directory` names: a step's folder, or the newest step of a workdir."""
+    """The checkpoint that `directory` names: a step's folder, or the newest step of a workdir. From a bucket, the
+    model's folder is copied to this machine, because the libraries that read tokenizers know no other."""
+    directory = as_path(directory)
     if not directory.is_dir():
         raise UsageError(f"{flag}: no such directory: {directory}")
     directory = directory.resolve()
     if directory.name.isdigit() and directory.parent.name == "checkpoints":
         step, workdir = directory, directory.parent.parent
     else:
-        steps = [d for d in (directory / "checkpoints").glob("*") if d.name.isdigit() and d.is_dir()]
+        steps = [d for d in (directory / "checkpoints").glob("*") if d.name.isdigit() and d.is_dir() and _whole(d)]
         if not steps:
             raise UsageError(f"{flag}: {directory} has no checkpoints/<step> folder")
         step, workdir = max(steps, key=lambda d: int(d.name)), directory
     if not (workdir / "model" / "config.json").is_file():
         raise UsageError(f"{flag}: {workdir / 'model' / 'config.json'} is missing: not a workdir of umit train")
-    return Checkpoint(step, workdir / "model", int(step.name))
+    return Checkpoint(step, local_copy(workdir / "model"), int(step.name))
+
+
+def _whole(step: pathlib.Path) -> bool:
+    """In a bucket nothing is renamed: Orbax marks what is complete."""
+    return not is_remote(step) or (step / "commit_success.txt").exists()
+
+
+def local_copy(directory: pathlib.Path) -> pathlib.Path:
+    """The directory itself, or where its files have been copied to for as long as this process lives."""
+    if not is_remote(directory):
+        return directory
+    copy = tempfile.TemporaryDirectory(prefix="umit_")
+    atexit.register(copy.cleanup)
+    for file in directory.iterdir():
+        (pathlib.Path(copy.name) / file.name).write_bytes(file.read_bytes())
+    return pathlib.Path(copy.name)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -32,10 +32,10 @@ from jax.experimental import multihost_utils
 
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import abstract_params
+from umit_jax.train.pauses import pauses
 from umit_jax.train.state import Params, TrainState, merge
 
 log = logging.getLogger(__name__)
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to save
 
 
 class CheckpointError(ValueError):
@@ -111,14 +111,14 @@ class Checkpointer:
         failure = self._failure(self._manager.wait_until_finished)
         if failure is None:
             failure = self._failure(save_and_wait if wait else save)
-        waited, pause = 0.0, _FIRST_PAUSE
-        while failure is not None:
-            if waited >= self._patience:
-                raise failure
+        for pause in pauses(self._patience):
+            if failure is None:
+                return
             log.warning("%s; trying again in %g s", failure, pause)
             time.sleep(pause)
-            waited, pause = waited + pause, min(2 * pause, _LONGEST_PAUSE)
             failure = self._failure(save_and_wait)
+        if failure is not None:
+            raise failure
 
     def wait(self) -> None:
         """Returns when the last save is on disk. Raises SaveError if it failed."""

@@ -167,7 +167,7 @@ class _Run:
         self.resumed_from = self.start
         assert self.state is not None
         self.sizes = {"trained_parameters": _size(self.state.params), "frozen_parameters": _size(self.state.frozen)}
-        self.metrics = MetricsLog(workdir, self.start, write=jax.process_index() == 0)
+        self.metrics = MetricsLog(workdir, self.start, jax.process_index() == 0, config.save_patience)
         self.progress = Progress(self.start, config.steps, config.log_every)
         self.seconds: list[float] = []
         self.last_time = time.monotonic()

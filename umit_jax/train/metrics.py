@@ -11,13 +11,18 @@ loss is nats per unit of weight; tokens counts what is not padding; fill is the 
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
+import tempfile
+import time
+from collections.abc import Callable
 from typing import IO, Any
 
 from tensorboardX import SummaryWriter
 
 from umit_jax.batch import TASKS
+from umit_jax.train.pauses import pauses
 from umit_jax.train.samples import added
 
 
@@ -72,6 +77,10 @@ class Totals:
         return dict(vars(self))
 
 
+log = logging.getLogger(__name__)
+NAME = "metrics.jsonl"
+
+
 class LogError(OSError):
     """metrics.jsonl cannot be written, as when the disk is full."""
 
@@ -79,25 +88,29 @@ class LogError(OSError):
 class MetricsLog:
     """metrics.jsonl and TensorBoard of a run that goes on after `step`; lines beyond it are cut off.
 
-    write is False on all processes but the first.
+    write is False on all processes but the first. In a bucket nothing can be appended to: the files grow on this
+    machine and are copied there before every checkpoint and at the end. What cannot be written is tried again for
+    `patience` seconds.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, write: bool):
+    def __init__(self, workdir: pathlib.Path, step: int, write: bool, patience: float = 0.0):
         self._file: IO[str] | None = None
         self._board: SummaryWriter | None = None
-        self._path = workdir / "metrics.jsonl"
+        self._workdir, self._patience = workdir, patience
+        self._copied = tempfile.TemporaryDirectory(prefix="umit_log_") if write and "://" in str(workdir) else None
+        self._local = pathlib.Path(self._copied.name) if self._copied else workdir
+        self._path = self._local / NAME
         if write:
+            if self._copied and (workdir / NAME).exists():
+                self._path.write_bytes((workdir / NAME).read_bytes())
             truncate(self._path, step)
             self._file = self._path.open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
+            self._board = SummaryWriter(str(self._local / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, line: dict[str, Any]) -> None:
         if self._file:
-            try:
-                self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                self._file.flush()
-            except OSError as error:
-                raise LogError(f"{self._path}: step {line['step']} not written: {error.strerror}") from error
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._patiently(self._file.flush, f"step {line['step']}")
 
     def plot(self, line: dict[str, Any]) -> None:
         if self._board:
@@ -116,14 +129,41 @@ class MetricsLog:
     def sync(self) -> None:
         """To the disk: called before a checkpoint is saved, so that no checkpoint is ahead of the log."""
         if self._file:
-            os.fsync(self._file.fileno())
+            file = self._file.fileno()
+            self._patiently(lambda: os.fsync(file), "the last steps")
+            self._patiently(self._copy, "the last steps")
 
     def close(self) -> None:
-        if self._file:
-            with contextlib.suppress(OSError):  # what is left in its buffer has been reported by write
-                self._file.close()
         if self._board:
             self._board.close()
+        if self._file:
+            with contextlib.suppress(Exception):  # what is left in its buffer has been reported by write
+                self._file.close()
+                self._copy()
+        if self._copied:
+            self._copied.cleanup()
+
+    def _copy(self) -> None:
+        """To the bucket, where the workdir is in one."""
+        for file in self._local.rglob("*") if self._copied else ():
+            if file.is_file():
+                (self._workdir / file.relative_to(self._local).as_posix()).write_bytes(file.read_bytes())
+
+    def _patiently(self, action: Callable[[], Any], what: str) -> None:
+        failure: Exception | None = None
+        for pause in (0.0, *pauses(self._patience)):
+            if failure:
+                log.warning("%s; trying again in %g s", failure, pause)
+                time.sleep(pause)
+            try:
+                action()
+                return
+            except Exception as error:  # a bucket's errors are of many types
+                why = getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
+                failure = LogError(f"{self._workdir / NAME}: {what} not written: {why}")
+                failure.__cause__ = error
+        assert failure is not None
+        raise failure
 
 
 def truncate(path: pathlib.Path, step: int) -> None:

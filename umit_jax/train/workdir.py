@@ -6,7 +6,6 @@ a run that no config describes, and is refused by the name of the key.
 
 import json
 import logging
-import os
 import pathlib
 from typing import Any
 
@@ -52,7 +51,7 @@ def claim(workdir: pathlib.Path, config: Any) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(".config.json.aside")
         aside.write_text(json.dumps(wanted, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
+        aside.replace(path)
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
