@@ -5,52 +5,18 @@ itself, as a restarted run does, so that its bits are equal only because the com
 """
 
 import contextlib
-import json
-import os
 import pathlib
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import jax
 import pytest
 
-from tests.train.toy import FROZEN_TOWER, MODEL, lines, without_time
+from tests.train.run_toy import assert_same_run, finish, start, together
+from tests.train.toy import MODEL, lines, without_time
 from umit_jax.model.param import init_params
 from umit_jax.train.checkpoint import read_data, save_params
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def start(
-    workdir, devices, mesh, processes=None, cache=True, config=None, base=None, **stream
-) -> subprocess.Popen[str]:
-    arguments = {
-        "workdir": str(workdir),
-        "devices": devices,
-        "mesh": mesh,
-        "config": {"log_samples": True, **(config or {"optimizer__patterns": FROZEN_TOWER})},
-        "stream": stream,
-        "base": base and str(base),
-    }
-    if processes:
-        arguments["processes"] = processes
-    environment = dict(os.environ)
-    if not cache:
-        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    command = [sys.executable, "-m", "tests.train.toy", json.dumps(arguments)]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finish(process) -> dict:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return json.loads(out.splitlines()[-1])
 
 
 def kill_after(process, checkpoint: pathlib.Path) -> None:
@@ -63,13 +29,6 @@ def kill_after(process, checkpoint: pathlib.Path) -> None:
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     process.communicate()
-
-
-def assert_same_run(workdir, reference) -> None:
-    """The same samples at every step, and the same losses up to the order in which numbers are added."""
-    for ours, theirs in zip(lines(workdir), lines(reference), strict=True):
-        assert ours["sample_ids"] == theirs["sample_ids"]
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
 
 
 MESHES = {1: {}, 8: {"data": 2, "fsdp": 2, "tensor": 2}}
@@ -117,13 +76,8 @@ def test_a_run_killed_on_one_device_goes_on_on_eight(tmp_path, whole):
 
 
 def test_two_processes_stop_at_one_step_when_one_gets_sigterm_and_one_process_goes_on(tmp_path, whole):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    both = [start(tmp_path, 2, {"fsdp": 4}, [address, 2, i], term_at=3, term_part=1) for i in range(2)]
-    for process in both:
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 75, err
+    for status, out, err in together(tmp_path, 2, 2, {"fsdp": 4}, term_at=3, term_part=1):
+        assert status == 75, err
         assert "asked to stop: step " in out
     saved = int(max((path.name for path in (tmp_path / "checkpoints").iterdir()), key=int))
     assert saved in (3, 4)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import re
 import resource
@@ -29,6 +30,7 @@ from umit_jax.train.checkpoint import (
     save_params,
     seal,
 )
+from umit_jax.train.pauses import pauses
 from umit_jax.train.state import create, merge
 
 
@@ -202,18 +204,54 @@ def test_only_the_newest_are_kept(tmp_path):
 def test_a_save_that_fails_in_the_background_is_one_line(saved, tmp_path):
     """A full disk, as far as a process can meet one without a mount: files may not grow beyond 4 KiB."""
     checkpointer = Checkpointer(tmp_path, keep=2)
+    with full_disk(), pytest.raises(SaveError) as caught, checkpointer:
+        checkpointer.save(saved[1], {"totals": {}}, 4)
+    assert str(caught.value) == f"{tmp_path}/checkpoints/4: checkpoint not saved: File too large"
+    with Checkpointer(tmp_path, keep=2) as again:
+        assert again.latest is None
+
+
+@contextlib.contextmanager
+def full_disk():
+    """Files may not grow beyond 4 KiB; yields what ends that."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        with pytest.raises(SaveError) as caught, checkpointer:
-            checkpointer.save(saved[1], {"totals": {}}, 4)
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
-    assert str(caught.value) == f"{tmp_path}/checkpoints/4: checkpoint not saved: File too large"
+
+
+def test_a_save_is_tried_again_until_there_is_room(saved, tmp_path, caplog, monkeypatch):
+    with full_disk() as end, Checkpointer(tmp_path, keep=2, patience=60) as checkpointer:
+        tries = []
+        monkeypatch.setattr("time.sleep", lambda seconds: tries.append(seconds) or len(tries) < 3 or end())
+        checkpointer.save(saved[1], {"totals": {}}, 4, wait=True)
+    assert tries[:3] == [1, 2, 4]
+    assert "4: checkpoint not saved: File too large; trying again in 1 s" in caplog.text
     with Checkpointer(tmp_path, keep=2) as again:
-        assert again.latest is None
+        state, data = again.restore(build({"fsdp": -1})[0])
+    assert data["position"] == 4
+    jax.tree.map(np.testing.assert_array_equal, state, saved[1])
+
+
+def test_a_save_that_failed_in_the_background_is_made_up_for_at_the_next_one(saved, tmp_path):
+    with Checkpointer(tmp_path, keep=2, patience=60) as checkpointer:
+        with full_disk():
+            checkpointer.save(saved[1], {"totals": {}}, 4)
+            with contextlib.suppress(Exception):
+                checkpointer._manager.wait_until_finished()
+        checkpointer.save(saved[1], {"totals": {}}, 5)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()] == ["5"]
+
+
+def test_patience_comes_to_an_end():
+    assert list(pauses(10)) == [1, 2, 4, 3]
+    assert sum(pauses(1000)) == 1000
+    assert max(pauses(1000)) == 30
+    assert list(pauses(0)) == []
 
 
 def test_a_full_disk_is_named(saved, tmp_path):

@@ -52,8 +52,9 @@ class Info:
 
 class ToyStream:
     """`rows` rows a step; this process has the index-th of `count` parts of them. Counting batches from 1: at those of
-    `nan_at` a loss weight is infinite, at `hang_at` the batch does not come, at `term_at` the process that has
-    part `term_part` sends itself a SIGTERM, after `end_at` there are no more."""
+    `nan_at` a loss weight is infinite, at `hang_at` the batch does not come (to part `hang_part`), in those of
+    `text_only` the first half of the rows has no image, at `term_at` the process that has part `term_part` sends itself
+    a SIGTERM, after `end_at` there are no more."""
 
     def __init__(
         self,
@@ -63,13 +64,16 @@ class ToyStream:
         count: int = 1,
         nan_at: int | Sequence[int] = (),
         hang_at: int = 0,
+        hang_part: int | None = None,
+        text_only: Sequence[int] = (),
         term_at: int = 0,
         term_part: int = 0,
         end_at: int = 0,
     ):
         self.rows, self.mine = rows, slice(index * rows // count, (index + 1) * rows // count)
         self.nan_at = (nan_at,) if isinstance(nan_at, int) else nan_at
-        self.hang_at, self.end_at = hang_at, end_at
+        self.hang_at, self.end_at = hang_at if hang_part in (None, index) else 0, end_at
+        self.text_only = text_only
         self.term_at = term_at if index == term_part else 0
 
     def counts(self, step: int) -> dict[str, Any]:
@@ -82,6 +86,8 @@ class ToyStream:
             if step == self.term_at:
                 os.kill(os.getpid(), signal.SIGTERM)
             batch = toy_batch(step, self.rows)
+            if step in self.text_only:
+                without_images(batch, self.rows // 2)
             if step in self.nan_at:
                 batch.weights_BS[0, 0] = float("inf")
             ids = [[f"step{step}/row{row}/{i}" for i in range(2)] for row in range(self.rows)]
@@ -98,6 +104,14 @@ def toy_batch(seed: int, rows: int = 8) -> Batch:
     for row in range(rows):  # rows of unequal weight, so that a mean of means would show
         batch.weights_BS[row, : row % 5] = 0
     return batch
+
+
+def without_images(batch: Batch, rows: int) -> None:
+    """Makes text of the images in the first rows."""
+    batch.tokens_BS[:rows][batch.vision_index_BS[:rows] >= 0] = 1
+    batch.vision_index_BS[:rows] = -1
+    batch.patch_segments_BP[:rows] = 0
+    batch.patches_BPC[:rows] = 0
 
 
 def toy_config(**changes: Any) -> ml_collections.ConfigDict:

@@ -101,7 +101,6 @@ class Checkpointer:
         items = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), data=ocp.args.JsonSave(sealed))
 
         def save() -> None:
-            self._saving = step
             self._manager.save(step, args=items, force=True)
 
         def save_and_wait() -> None:
@@ -110,12 +109,14 @@ class Checkpointer:
 
         failure = self._failure(self._manager.wait_until_finished)
         if failure is None:
+            self._saving = step
             failure = self._failure(save_and_wait if wait else save)
         for pause in pauses(self._patience):
             if failure is None:
                 return
             log.warning("%s; trying again in %g s", failure, pause)
             time.sleep(pause)
+            self._saving = step
             failure = self._failure(save_and_wait)
         if failure is not None:
             raise failure
