@@ -7,6 +7,7 @@ for which another one speaks. Modules are imported only when asked for, so that 
 | 0           | done                                                                |
 | 1           | failed (training diverged, disk full, ...)                          |
 | 2           | wrong usage or bad input: one line names the file, field or flag    |
+| 70          | hung: the watchdog of a training run ended it                       |
 | 75          | preempted after a saved checkpoint: run the same command again      |
 """
 

@@ -45,7 +45,7 @@ def find(directory: pathlib.Path, flag: str = "--checkpoint") -> Checkpoint:
     directory = as_path(directory)
     if not directory.is_dir():
         raise UsageError(f"{flag}: no such directory: {directory}")
-    directory = directory.resolve()
+    directory = directory if is_remote(directory) else directory.resolve()
     if directory.name.isdigit() and directory.parent.name == "checkpoints":
         step, workdir = directory, directory.parent.parent
     else:

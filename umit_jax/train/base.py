@@ -17,6 +17,7 @@ from umit_jax.model.quantize import quantise
 from umit_jax.train.checkpoint import Params
 from umit_jax.train.state import TrainState
 from umit_jax.train.weights import check_base, fingerprint, open_weights
+from umit_jax.train.workdir import absolute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Base:
     def record(self, config: ModelConfig) -> dict[str, Any]:
         """What a checkpoint of the run says of it: base {path, fingerprint}, lora (the settings)."""
         assert config.lora is not None
-        path = self.checkpoint.resolve()
+        path = absolute(self.checkpoint)
         return {"base": {"path": str(path), "fingerprint": fingerprint(path)}, "lora": config.lora.to_json()}
 
     def start(self, config: ModelConfig, abstract: TrainState, seed: int) -> Params:

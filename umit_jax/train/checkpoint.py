@@ -34,6 +34,7 @@ from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import abstract_params
 from umit_jax.train.pauses import pauses
 from umit_jax.train.state import Params, TrainState, merge
+from umit_jax.train.workdir import absolute
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Checkpointer:
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int, patience: float = 0.0):
-        self.directory = workdir.resolve() / "checkpoints"
+        self.directory = absolute(workdir) / "checkpoints"
         self._patience = patience
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -175,7 +176,7 @@ def saving(path: pathlib.Path) -> Iterator[None]:
 
 def saved_parameters(checkpoint: pathlib.Path) -> dict[str, tuple[str, Any]]:
     """Model parameters by path, trained and frozen: (name among the saved arrays, its shape and dtype). Reads none."""
-    saved = _saved_arrays(checkpoint.resolve())
+    saved = _saved_arrays(absolute(checkpoint))
     return {
         name.split("/", 1)[1]: (name, like)
         for name, like in saved.items()
@@ -205,7 +206,7 @@ def load_params(
         places: dict[str, Any] = dict.fromkeys(expected, one)
     else:
         places = flatten_dict(shardings, sep="/")
-    checkpoint = checkpoint.resolve()
+    checkpoint = absolute(checkpoint)
     saved = saved_parameters(checkpoint)
     check_same(checkpoint, {p: tuple(saved[p][1].shape) for p in saved}, {p: s.shape for p, s in expected.items()})
     wanted = {
@@ -225,7 +226,7 @@ def save_params(workdir: pathlib.Path, params: Params, base: dict[str, Any] | No
 
 def read_metadata(checkpoint: pathlib.Path) -> Metadata:
     """Reads no array. checkpoint: a checkpoints/<step> folder."""
-    checkpoint = checkpoint.resolve()
+    checkpoint = absolute(checkpoint)
     saved = _saved_arrays(checkpoint)
     shapes = {path: tuple(like.shape) for path, (_, like) in saved_parameters(checkpoint).items()}
     optimizer_values = sum(int(np.prod(meta.shape)) for p, meta in saved.items() if p.startswith("opt/"))
@@ -289,7 +290,7 @@ def seal(data: dict[str, Any]) -> dict[str, Any]:
 
 def read_data(checkpoint: pathlib.Path) -> dict[str, Any]:
     """The data item: position, checksums, and of a LoRA run base and lora (train/base.py)."""
-    checkpoint = checkpoint.resolve()
+    checkpoint = absolute(checkpoint)
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             data = reader.restore(checkpoint / "data")

@@ -22,6 +22,7 @@ from umit_jax.model.param import abstract_params
 from umit_jax.pieces import for_each, rows_at_once, rows_of, scratch
 from umit_jax.train.checkpoint import CheckpointError, check_same, read_data, reading, saved_parameters, saving, seal
 from umit_jax.train.weights import check_base, lora_of
+from umit_jax.train.workdir import absolute
 
 _CHUNK = 64_000_000  # bytes read at once at most, by a process that wants a part of a parameter
 _PLACES = 1 << 17  # values summed at once: they stay in the cache
@@ -103,7 +104,7 @@ def _write(leaf: Readable, store: ts.TensorStore) -> int:
 def save_leaves(workdir: pathlib.Path, leaves: Mapping[str, Readable]) -> None:
     """Writes parameters by path as checkpoints/0, for load_params. Raises SaveError, as when the disk is full."""
     sums: dict[str, int] = {}
-    step = (workdir / "checkpoints" / "0").resolve()
+    step = absolute(workdir / "checkpoints" / "0")
     tree = {
         "params": unflatten_dict(_promises(leaves), sep="/"),
         "frozen": {},
@@ -134,7 +135,7 @@ class LeafReader:
     """
 
     def __init__(self, checkpoint: pathlib.Path, config: ModelConfig):
-        self._checkpoint = checkpoint.resolve()
+        self._checkpoint = absolute(checkpoint)
         self._saved = saved_parameters(self._checkpoint)
         expected = flatten_dict(abstract_params(config), sep="/")
         if config.lora is not None:

@@ -24,6 +24,7 @@ from umit_jax.model.config import ModelConfig
 from umit_jax.model.lora import ADAPTER, Lora, merge_kernel, plan, trainable
 from umit_jax.model.param import abstract_params
 from umit_jax.train.checkpoint import CheckpointError, Params, load_params, read_data, read_parameter, saved_parameters
+from umit_jax.train.workdir import absolute
 
 
 class Weights(Protocol):
@@ -38,7 +39,7 @@ class SavedWeights:
     """Of the arrays in one checkpoints/<step> folder; `shapes` by path."""
 
     def __init__(self, checkpoint: pathlib.Path):
-        self.checkpoint = checkpoint.resolve()
+        self.checkpoint = absolute(checkpoint)
         self.saved = saved_parameters(self.checkpoint)
         self.checksums: dict[str, int] = read_data(self.checkpoint)["checksums"]
         self.shapes = {path: tuple(like.shape) for path, (_, like) in self.saved.items()}

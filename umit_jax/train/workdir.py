@@ -37,6 +37,11 @@ class WorkdirError(ValueError):
     """The workdir holds a run of another config; the message names the key."""
 
 
+def absolute(path: pathlib.Path) -> pathlib.Path:
+    """As Orbax wants it. A path in a bucket is so already, and its resolve() would take gs: for a folder here."""
+    return path if "://" in str(path) else path.resolve()
+
+
 def claim(workdir: pathlib.Path, config: Any) -> None:
     """Writes config.json (the first process does), or raises WorkdirError where the one that is there differs."""
     path = workdir / "config.json"
