@@ -10,6 +10,7 @@ import pytest
 from launch.cli import main
 from tests.train.toy import FROZEN_TOWER, MODEL, toy_config
 from umit_jax.aot import topology
+from umit_jax.aot.compile import needed_bytes
 from umit_jax.aot.flops import model_flops
 from umit_jax.aot.hlo import Module
 from umit_jax.aot.hlo_flops import flops
@@ -41,6 +42,22 @@ def test_executed_flops_are_the_models_where_nothing_is_computed_twice(patterns)
 def _paths(tree, prefix=""):
     for key, value in tree.items():
         yield from _paths(value, f"{prefix}{key}/") if isinstance(value, dict) else [f"{prefix}{key}"]
+
+
+@pytest.mark.parametrize(
+    ("error", "gib"),
+    [
+        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm. Exceeded by", 17.5),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (87.5G) "
+            "exceeds available HBM (15.75G).",
+            89.5,
+        ),
+        ("INTERNAL: Mosaic failed to compile", None),
+    ],
+)
+def test_what_a_program_needs_that_does_not_fit_is_read_from_the_error(error, gib):
+    assert needed_bytes(error, arguments=2 << 30) == (None if gib is None else gib * (1 << 30))
 
 
 def test_without_the_compiler_one_line_says_what_to_install(monkeypatch, capsys):

@@ -40,7 +40,9 @@ class Compiled:
     hlo: str | None
 
 
-_USED = re.compile(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
+# What the compiler writes when a program does not fit: all that it needs, or its temporaries alone.
+_TOTAL = re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm")
+_TEMPORARIES = re.compile(r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -62,11 +64,11 @@ def compile_step(
     try:
         compiled = program.step.lower(program.abstract, batch).compile()
     except jax.errors.JaxRuntimeError as error:
-        used = _USED.search(str(error))
-        if used is None:
+        arguments = _argument_bytes((program.abstract, batch))
+        peak = needed_bytes(str(error), arguments)
+        if peak is None:
             raise
-        arguments, peak = _argument_bytes((program.abstract, batch)), int(float(used[1]) * _UNITS[used[2]])
-        temporary = max(peak - arguments, 0)
+        temporary = peak - arguments
     else:
         memory, hlo = compiled.memory_analysis(), compiled.as_text()
         arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
@@ -84,6 +86,16 @@ def compile_step(
         cpu_seconds=time.process_time() - cpu_started,
         hlo=hlo,
     )
+
+
+def needed_bytes(error: str, arguments: int) -> int | None:
+    """Bytes of one device that a program needs which does not fit, from the compiler's error; None where it is
+    another error."""
+    for pattern, beside in ((_TOTAL, 0), (_TEMPORARIES, arguments)):
+        found = pattern.search(error)
+        if found is not None:
+            return beside + int(float(found[1]) * _UNITS[found[2]])
+    return None
 
 
 def _argument_bytes(tree: Any) -> int:
