@@ -68,6 +68,36 @@ def test_a_convolution_counts_where_kernel_and_input_meet(stride, padding, meeti
     assert total(module) == 2 * 2 * 5 * 7 * meetings
 
 
+UNROLLED = """HloModule jit_step
+
+%condition (state: (s32[], f32[8,8])) -> pred[] {
+  %state = (s32[], f32[8,8]) parameter(0)
+  %counter = s32[] get-tuple-element(%state), index=0
+  %bound = s32[] constant(15)
+  ROOT %less = pred[] compare(%counter, %bound), direction=LT
+}
+
+%body (state: (s32[], f32[8,8])) -> (s32[], f32[8,8]) {
+  %state = (s32[], f32[8,8]) parameter(0)
+  %counter = s32[] get-tuple-element(%state), index=0
+  %x = f32[8,8] get-tuple-element(%state), index=1
+  %two = s32[] constant(2)
+  %next = s32[] add(%counter, %two)
+  %y = f32[8,8] dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %done = (s32[], f32[8,8]) tuple(%next, %y)
+}
+
+ENTRY %main (start: (s32[], f32[8,8])) -> (s32[], f32[8,8]) {
+  %start = (s32[], f32[8,8]) parameter(0)
+  ROOT %loop = (s32[], f32[8,8]) while(%start), condition=%condition, body=%body
+}
+"""
+
+
+def test_an_unrolled_loop_runs_as_often_as_its_counter_advances():
+    assert total(Module(UNROLLED)) == 8 * 2 * 8 * 8 * 8
+
+
 SPLASH = """HloModule jit_step
 
 ENTRY %main (p: bf16[28,4096,128]) -> bf16[28,4096,128] {

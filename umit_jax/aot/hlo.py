@@ -26,6 +26,7 @@ _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _NAME = re.compile(r'op_name="([^"]*)"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_INDEX = re.compile(r"\bindex=(\d+)")
 _CONSTANT = re.compile(r"(-?\d+)")
 
 
@@ -108,16 +109,41 @@ class Module:
         known = _TRIPS.search(loop.rest)
         if known:
             return float(known[1])
-        condition = _CONDITION.search(loop.rest)
-        for instruction in self.computations[condition[1]].values() if condition else ():
-            if instruction.opcode == "compare" and "direction=LT" in instruction.rest:
-                for bound in instruction.operands(self.computations[condition[1]]):  # type: ignore[index]
-                    if bound.opcode == "constant" and _CONSTANT.fullmatch(bound.arguments):
-                        return float(bound.arguments)
+        counted = self._counted(loop)
+        if counted is not None:
+            return counted
         for scope, count in trips.items():
             if scope in loop.op_name:
                 return count
         raise HloError(f"{loop.name}: how often this loop runs depends on data: {loop.op_name or 'no name'}")
+
+    def _counted(self, loop: Instruction) -> float | None:
+        """Trips of a loop whose condition is counter < constant; the counter starts at 0 and the body adds a constant,
+        1 where that cannot be seen. Unrolled loops of TPU programs add 2."""
+        condition = _CONDITION.search(loop.rest)
+        inside = self.computations[condition[1]] if condition else {}
+        for compare in inside.values():
+            if compare.opcode != "compare" or "direction=LT" not in compare.rest:
+                continue
+            bounds = [constant(operand) for operand in compare.operands(inside)]
+            counter = next((_INDEX.search(operand.rest) for operand in compare.operands(inside)), None)
+            if bounds[-1] is not None:
+                step = self._step(loop, int(counter[1])) if counter else 1
+                return float(-(-bounds[-1] // step))
+        return None
+
+    def _step(self, loop: Instruction, index: int) -> int:
+        body = self.computations[loop.called()[0]]
+        root = list(body.values())[-1]
+        advanced = root.operands(body)[index] if root.opcode == "tuple" else root
+        added = [constant(operand) for operand in advanced.operands(body)] if advanced.opcode == "add" else []
+        return next((value for value in added if value), 1)
+
+
+def constant(instruction: Instruction) -> int | None:
+    """The value of an integer constant."""
+    is_one = instruction.opcode == "constant" and _CONSTANT.fullmatch(instruction.arguments)
+    return int(instruction.arguments) if is_one else None
 
 
 def _joined(text: str) -> Iterator[str]:
