@@ -9,7 +9,7 @@ import importlib
 import re
 from typing import Any
 
-from launch import config_file, processes
+from launch import config_file, processes, workdir
 from launch.cli import UsageError
 from launch.pods import secrets
 from launch.pods.run import Run, check_counts
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (module, text) in BACKENDS.items():
         own = backends.add_parser(name, help=text, description=text, allow_abbrev=False)
         config_file.add_flag(own)
-        own.add_argument("--workdir", dest="run_workdir", required=True, metavar="DIR", help="seen by all")
+        own.add_argument(
+            "--workdir", dest="run_workdir", type=_workdir, required=True, metavar="DIR", help="seen by all"
+        )
         own.add_argument("--name", default="umit", help="of the job")
         own.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in every process")
         own.add_argument(
@@ -81,6 +83,13 @@ def describe(args: argparse.Namespace, backend: Any) -> Run:
         grace_seconds=args.grace_seconds,
         max_restarts=args.max_restarts,
     )
+
+
+def _workdir(text: str) -> str:
+    """As it was given: the command of every process has it. gs:// needs gcsfs there, not here."""
+    if not text.startswith("gs://"):
+        workdir.path(text)
+    return text
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -7,7 +7,6 @@ writes where this command does; the others' lines go to stderr with their number
 
 import argparse
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -79,7 +78,7 @@ def start(run: Run, args: argparse.Namespace) -> dict[str, Any]:
 
 def _summary(run: Run) -> dict[str, Any]:
     """What process 0 left in the workdir, without what is this command's own."""
-    summary = workdir.read_json(pathlib.Path(run.workdir) / "summary.json")
+    summary = workdir.read_json(workdir.path(run.workdir) / "summary.json")
     return {
         k: v for k, v in summary.items() if k not in ("command", "version", "config_hash", "seconds", "peak_rss_mb")
     }

@@ -135,6 +135,7 @@ def test_a_secret_is_asked_for_by_its_name_alone(backend, capsys, tmp_path, monk
         (["xpk", *ON_TPU["xpk"], "--topology", "v5e-4", "--image", "i", "--config.model=a\nb"], "expected one line"),
         (["slurm", "--mount", "/a:/b"], "--mount: without --image the processes see what their machine mounts"),
         (["gke", "--topology", "v5e-4", "--image", "i", "--mount", "/data"], "--mount: expected SOURCE:/PATH"),
+        (["gke", "--topology", "v5e-4", "--image", "i", "--workdir", "s3://b/run"], "argument --workdir: s3://b/run"),
         (["local", "--image", "i"], "unknown argument --image"),
     ],
 )
