@@ -72,7 +72,11 @@ def _slices(*sizes):
 
 
 def test_slices_are_joined_by_the_data_axis(monkeypatch):
-    monkeypatch.setattr(jax, "make_mesh", lambda shape, axes, axis_types, devices: _array(shape, devices))
+    monkeypatch.setattr(
+        module,
+        "create_device_mesh",
+        lambda shape, devices, allow_split_physical_axes: np.array(devices, dtype=object).reshape(shape),
+    )
     monkeypatch.setattr(module, "Mesh", lambda devices, axes, axis_types: devices)
     found = make_mesh({"data": 4, "fsdp": 4}, _slices(8, 8))
     assert [{device.slice_index for device in part.ravel()} for part in found] == [{0}, {0}, {1}, {1}]
@@ -88,10 +92,6 @@ def test_slices_are_joined_by_the_data_axis(monkeypatch):
 def test_slices_that_do_not_fit_the_data_axis_are_refused(axes, sizes, message):
     with pytest.raises(MeshError, match=message):
         make_mesh(axes, _slices(*sizes))
-
-
-def _array(shape, devices):
-    return SimpleNamespace(devices=np.array(devices, dtype=object).reshape(shape))
 
 
 def _mesh_of_processes(shape, owner):

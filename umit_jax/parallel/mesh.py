@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from umit_jax.batch import DTYPES, Batch, batch_shapes
@@ -36,7 +37,8 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     data, fsdp, tensor = axis_sizes(axes, len(devices), len(slices))
     auto = (AxisType.Auto,) * len(AXES)
     shape = (data // len(slices), fsdp, tensor)
-    parts = [jax.make_mesh(shape, AXES, axis_types=auto, devices=part).devices for part in slices]
+    # jax.make_mesh refuses a mesh axis that is half an axis of the slice, as tensor 4 on a torus of 16 x 16.
+    parts = [create_device_mesh(shape, part, allow_split_physical_axes=True) for part in slices]
     return Mesh(np.concatenate(parts), AXES, axis_types=auto)
 
 
