@@ -135,6 +135,11 @@ def _stop(directory: pathlib.Path, env: dict[str, str]) -> None:
         if not subprocess.run(["squeue", "-h"], env=env, capture_output=True, text=True, check=False).stdout.strip():
             break
         time.sleep(0.5)
-    for pid in (*directory.glob("node.*.pid"), directory / "controller.pid", directory / "munge/pid"):
+    daemons = []
+    for path in (*directory.glob("node.*.pid"), directory / "controller.pid", directory / "munge/pid"):
         with contextlib.suppress(OSError, ValueError):
-            os.kill(int(pid.read_text()), signal.SIGTERM)
+            daemons.append(int(path.read_text()))
+            os.kill(daemons[-1], signal.SIGTERM)
+    deadline = time.monotonic() + 20  # until then they write into the directory
+    while time.monotonic() < deadline and any(pathlib.Path(f"/proc/{pid}").exists() for pid in daemons):
+        time.sleep(0.1)
