@@ -48,6 +48,25 @@ def test_what_reaches_over_slices_is_reduced_inside_them_first():
     assert (inside.slices, inside.dcn_bytes) == (1, 0.0)
 
 
+SLICES = """HloModule jit_step
+
+ENTRY %main (p: bf16[14,32]) -> bf16[14,32] {
+  %p = bf16[14,32]{1,0} parameter(0)
+  %token = token[] after-all()
+  %send.1 = (bf16[14,32]{1,0}, u32[], token[]) send(%p, %token), channel_id=8, is_host_transfer=true, \
+frontend_attributes={_xla_megascale_target="{1,2}x{0:255}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %q = bf16[14,32]{1,0} copy(%p)
+}
+"""
+
+
+def test_what_slices_send_each_other_is_counted():
+    (found,) = collectives(Module(SLICES).walk({}), 512, 2)
+    size = 14 * 32 * 2
+    assert (found.kind, found.bytes, found.slices, found.ici_bytes) == ("all-reduce", size, 2, 0.0)
+    assert found.dcn_bytes == 2 * size / 2
+
+
 TPU = """HloModule jit_step
 
 %start (p: bf16[14,32]) -> bf16[56,32] {

@@ -98,6 +98,14 @@ def test_an_unrolled_loop_runs_as_often_as_its_counter_advances():
     assert total(Module(UNROLLED)) == 8 * 2 * 8 * 8 * 8
 
 
+def test_a_loop_without_a_name_has_the_place_of_its_body():
+    named = UNROLLED.replace(
+        "rhs_contracting_dims={0}\n", 'rhs_contracting_dims={0}, metadata={op_name="jvp(layers)/x"}\n'
+    )
+    assert [e.place for e in Module(named).walk({}) if flops(e)] == ["layer_loop"]
+    assert [e.place for e in Module(UNROLLED).walk({}) if flops(e)] == ["step"]
+
+
 SPLASH = """HloModule jit_step
 
 ENTRY %main (p: bf16[28,4096,128]) -> bf16[28,4096,128] {

@@ -8,7 +8,8 @@
 | collective-permute | of the operand   | all                                            |
 
 The compiler hides a collective behind products by spreading it over several fusions, all with its chain_id: that is
-one. Groups that reach over several slices go through their network, once reduced inside each slice.
+one. Groups that reach over several slices go through their network, once reduced inside each slice; TPU programs write
+that part as a send to the host.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:\([^)]*\))? ?\{([^}]*)\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTS = re.compile(r"replica_groups=\{(\{[\d,]+\})")
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 
 
@@ -49,6 +51,9 @@ def collectives(program: Iterable[Executed], devices: int, slices: int) -> list[
     for executed in program:
         instruction = executed.instruction
         kind = instruction.opcode.removesuffix("-start")
+        between = _BETWEEN_SLICES.search(instruction.rest) if kind == "send" else None
+        if between is not None:
+            found.append(_between_slices(between[1], executed, slices))
         if kind not in KINDS:
             continue
         chain = _CHAIN.search(instruction.rest)
@@ -59,6 +64,14 @@ def collectives(program: Iterable[Executed], devices: int, slices: int) -> list[
         seen.add(key)
         found.append(_collective(kind, executed, group, reached))
     return found
+
+
+def _between_slices(transfer: str, executed: Executed, slices: int) -> Collective:
+    """Each device sends its shard to the devices of the other slices that have the same one."""
+    size = size_bytes(executed.instruction.operands(executed.inside)[0].shapes[0])
+    kind = transfer.lower().replace("_", "-")
+    sent = (2 if kind == "all-reduce" else 1) * (slices - 1) / slices * size
+    return Collective(kind, executed.place, size, executed.times, slices, slices, 0.0, sent)
 
 
 def _collective(kind: str, executed: Executed, group: int, slices: int) -> Collective:

@@ -101,9 +101,16 @@ class Module:
             runs, where = 1.0, place
             if instruction.opcode == "while":
                 runs = self._trips(instruction, trips)
-                where = next((name for scope, name in PLACES.items() if scope in instruction.op_name), place)
+                where = self._place(instruction) or place
             for called in instruction.called():
                 yield from self._walk(called, times * runs, where, trips)
+
+    def _place(self, loop: Instruction) -> str | None:
+        """By the loop's own name, or where the compiler dropped that, by what most of its body is named."""
+        body = "" if loop.op_name else " ".join(i.op_name for i in self.computations[loop.called()[0]].values())
+        counts = {name: (loop.op_name or body).count(scope) for scope, name in PLACES.items()}
+        most = max(counts, key=lambda name: counts[name])
+        return most if counts[most] else None
 
     def _trips(self, loop: Instruction, trips: Mapping[str, float]) -> float:
         known = _TRIPS.search(loop.rest)
