@@ -83,16 +83,31 @@ def to_hf(tensor: Tensor, value: np.ndarray, into: np.ndarray | None = None) -> 
 
 
 def copy_blocks(out: np.ndarray, value: np.ndarray) -> None:
-    """out[...] = value; where one is a transposed view, in blocks that stay in the cache: five times as fast. Values
-    of one dtype are copied as unsigned integers: numpy has a loop of its own for those, bfloat16 goes through a call
-    for each value."""
+    """out[...] = value; where one is a transposed view, in blocks of what lies side by side in `out`, so that the rows
+    read for one stay in the cache. Values of one dtype are copied as unsigned integers: numpy has a loop of its own for
+    those, bfloat16 goes through a call for each value."""
     if out.dtype == value.dtype:
         out, value = (array.view(f"u{array.dtype.itemsize}") for array in (out, value))
     if out.ndim < 2 or (out.flags.c_contiguous and value.flags.c_contiguous):
         out[...] = value
         return
-    for start in range(0, out.shape[-1], _BLOCK_WIDTH):
-        out[..., start : start + _BLOCK_WIDTH] = value[..., start : start + _BLOCK_WIDTH]
+    shape = _merged_shape(out, value)  # as numpy's own loop would see it, which else undoes the blocks
+    out, value = out.reshape(shape), value.reshape(shape)
+    axis = out.strides.index(min(out.strides))
+    for start in range(0, shape[axis], _BLOCK_WIDTH):
+        block = (*[slice(None)] * axis, slice(start, start + _BLOCK_WIDTH))
+        out[block] = value[block]
+
+
+def _merged_shape(*arrays: np.ndarray) -> tuple[int, ...]:
+    """Their shape with neighbouring axes made one where all of them have these side by side in memory."""
+    shape: list[int] = []
+    for axis, size in enumerate(arrays[0].shape):
+        if shape and all(a.strides[axis - 1] == a.strides[axis] * size for a in arrays):
+            shape[-1] *= size
+        else:
+            shape.append(size)
+    return tuple(shape)
 
 
 def hub_name(name: str) -> str:
