@@ -179,6 +179,7 @@ def growth(args: argparse.Namespace) -> dict:
     def note(name: str, found: dict[str, float]) -> None:
         rates = {f"images_per_{key}": round(found["images"] / found[f"{key}s"], 1) for key in ("cpu_second", "second")}
         out[name] = {**rates, "peak_mb": round(found["peak_mb"])}
+        print(name, out[name], file=sys.stderr)  # the rest takes a while
 
     for images in (args.images, 10 * args.images):
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""`umit export`: a checkpoint -> a Hugging Face directory that transformers loads, written one parameter at a time.
+"""`umit export`: a checkpoint -> a Hugging Face directory that transformers loads, written piece by piece.
 
 Of a LoRA run it writes the merged weights, or with --adapter a directory that PEFT loads.
 """

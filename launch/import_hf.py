@@ -1,7 +1,7 @@
 """`umit import`: a Hugging Face directory -> a workdir whose checkpoint training can start from.
 
 Everything is checked before the first weight is copied. Neither the model nor a file is held in memory: weights are
-read, turned and written one parameter at a time.
+read, turned and written piece by piece.
 """
 
 import argparse

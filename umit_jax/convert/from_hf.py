@@ -51,7 +51,7 @@ class Leaf:
 
         def piece(part: slice) -> None:
             index = (part, *[slice(None)] * (len(self.shape) - 1))
-            out = scratch("turned", _shape_of(self.shape, index), self.dtype)
+            out = scratch("imported", _shape_of(self.shape, index), self.dtype)
             for fill in self._fills(out, index):
                 fill()
             use(part, out)

@@ -181,7 +181,7 @@ def _turned(tensor: Tensor, value: np.ndarray) -> np.ndarray:
     """One tensor as it stands in a file, in memory of this thread; any rows of one that is the same there."""
     if tensor.entry.kind in ("table", "vector"):
         return value
-    return to_hf(tensor, value, scratch("turned", tensor.shape, value.dtype))
+    return to_hf(tensor, value, scratch("exported", tensor.shape, value.dtype))
 
 
 def _shards(

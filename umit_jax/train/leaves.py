@@ -1,8 +1,8 @@
-"""One parameter of a checkpoint at a time, in numpy: how a model larger than memory is written and read.
+"""The parameters of a checkpoint piece by piece, in numpy: how a model larger than memory is written and read.
 
-Orbax writes what a TypeHandler gives it for a leaf. The leaves here are promises (`Readable`): each is read, summed
-and written before the next one is looked at. Reading restores single leaves (a partial restore) and compares their
-checksums. What is written is an ordinary checkpoints/0, for load_params and for everything that starts from it.
+Orbax writes what a TypeHandler gives it for a leaf. The leaves here are promises (`Readable`): each is read, summed and
+written a few rows at a time before the next one is looked at. Reading opens single arrays with TensorStore and compares
+their checksums. What is written is an ordinary checkpoints/0, for load_params and for everything that starts from it.
 """
 
 import dataclasses
