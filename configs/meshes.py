@@ -1,15 +1,15 @@
 """Presets: a model size on a TPU slice, as "7b@v5e-256", or "7b@v5e-256x2" for two slices joined by the data axis.
 
 A config file takes one as its argument, as in configs/stage2_instruct.py:7b@v5e-256. One row of 4096 tokens and 8192
-patches for each chip; docs/pods.md has what the compiler says of each. fsdp stays where a shard of the width has a
-multiple of 8 rows, and tensor where it divides the key-value heads: 2 of the 2b, 4 of the 7b.
+patches for each chip; docs/pods.md has what the compiler says of each. tensor divides the key-value
+heads: 2 of the 2b, 4 of the 7b. data is for slices alone: above 1 the compiler gathers the embedding table's gradient.
 """
 
 import ml_collections
 
 MESHES = {
     "2b@v5e-16": {"data": 1, "fsdp": 16, "tensor": 1},
-    "2b@v5e-256": {"data": 2, "fsdp": 64, "tensor": 2},
+    "2b@v5e-256": {"data": 1, "fsdp": 128, "tensor": 2},
     "7b@v5e-256": {"data": 1, "fsdp": 64, "tensor": 4},
     "7b@v5e-256x2": {"data": 2, "fsdp": 64, "tensor": 4},
     "7b@v6e-256": {"data": 1, "fsdp": 64, "tensor": 4},
