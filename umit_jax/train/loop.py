@@ -194,6 +194,7 @@ class _Run:
                     bad = self._steps(compiled, batches, stream, checkpoints, stop, watchdog)
                 if bad is None:
                     return
+                watchdog.pause()
                 self._go_back(bad, checkpoints)
                 watchdog.beat(f"step {self.start}, to which the run went back")
 

@@ -14,16 +14,17 @@ HUNG = 70
 
 
 class Watchdog:
-    """Use as a context manager; `beat(what)` says that something was reached. seconds: 0 turns it off."""
+    """Use as a context manager; `beat(what)` says that something was reached, and from the first one on the next must
+    follow within `seconds` (0: whenever), or `pause` must be called before something that may take longer."""
 
     def __init__(self, seconds: float):
-        self._seconds, self._last, self._what = seconds, time.monotonic(), "the start"
+        self._seconds, self._what = seconds, ""
+        self._last: float | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> "Watchdog":
         if self._seconds > 0:
-            self.beat("the start")
             self._thread.start()
         return self
 
@@ -33,9 +34,13 @@ class Watchdog:
     def beat(self, what: str) -> None:
         self._last, self._what = time.monotonic(), what
 
+    def pause(self) -> None:
+        self._last = None
+
     def _watch(self) -> None:
         while not self._over.wait(min(1.0, self._seconds / 4)):
-            if time.monotonic() - self._last > self._seconds:
+            last = self._last
+            if last is not None and time.monotonic() - last > self._seconds:
                 print(
                     f"watchdog: nothing happened for {self._seconds:g} s after {self._what} (config.watchdog_seconds): "
                     f"a process or a device hangs. Exit status {HUNG}; the stacks of all threads:",
