@@ -108,7 +108,7 @@ def test_what_the_backward_pass_keeps_does_not_change_gradients():
         found = grad(params(), make_batch(), remat)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
-    with pytest.raises(ValueError, match=r"remat: expected none \| dots \| full, found 'some'"):
+    with pytest.raises(ValueError, match=r"remat: expected none \| dots \| attention \| full, found 'some'"):
         grad(params(), make_batch(), "some")
 
 

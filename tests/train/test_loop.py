@@ -164,6 +164,16 @@ def test_a_batch_that_does_not_fit_the_model_is_refused_by_field(tmp_path):
         run(tmp_path / "b", ToyStream(rows=4))
 
 
+def test_a_batch_of_another_shape_is_refused_and_not_compiled_for(tmp_path):
+    class Uneven(ToyStream):
+        def batches(self, start_step):
+            for step, (batch, info) in enumerate(super().batches(start_step)):
+                yield (batch if step < 2 else batch._replace(tokens_BS=batch.tokens_BS[:, :-1])), info
+
+    with pytest.raises(BatchError, match=r"step 3: expected a batch of the first one's shapes .*'tokens_BS': "):
+        run(tmp_path, Uneven())
+
+
 def test_a_stream_that_ends_early_is_an_error(tmp_path):
     with pytest.raises(BatchError, match="data: the stream ended after 2 of 6 steps"):
         run(tmp_path, ToyStream(end_at=2))

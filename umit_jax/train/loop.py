@@ -165,6 +165,7 @@ class _Run:
             data = self._take()
         self.phases.resume(data.get("phases"))
         self.resumed_from = self.start
+        self.shapes: dict[str, tuple[int, ...]] | None = None  # of this process's batches, from the first on
         assert self.state is not None
         self.sizes = {"trained_parameters": _size(self.state.params), "frozen_parameters": _size(self.state.frozen)}
         self.metrics = MetricsLog(workdir, self.start, jax.process_index() == 0, config.save_patience)
@@ -185,21 +186,21 @@ class _Run:
     def all_steps(self, step_fn: jax.stages.Wrapped, stream: Stream, checkpoints: Checkpointer) -> None:
         """To the last step. A bad one takes the run back to its newest checkpoint, to leave out the batch."""
         with Watchdog(self.config.watchdog_seconds) as watchdog, StopRequest() as stop:
-            compiled: Step | None = None
             while True:
                 with contextlib.closing(_batches(stream, self.skipped, self.start)) as batches:
-                    if compiled is None:
-                        compiled, batches = self._compile(step_fn, batches)
+                    if self.shapes is None:
+                        batches = self._compile(step_fn, batches)
                         watchdog.beat("the compilation")
-                    bad = self._steps(compiled, batches, stream, checkpoints, stop, watchdog)
+                    bad = self._steps(step_fn, batches, stream, checkpoints, stop, watchdog)
                 if bad is None:
                     return
                 watchdog.pause()
                 self._go_back(bad, checkpoints)
                 watchdog.beat(f"step {self.start}, to which the run went back")
 
-    def _compile(self, step_fn: jax.stages.Wrapped, batches: "Batches") -> "tuple[Step, Batches]":
-        """The step for the shapes of the first batch, and all batches. Whatever has other shapes is refused by it.
+    def _compile(self, step_fn: jax.stages.Wrapped, batches: "Batches") -> "Batches":
+        """Compiles the step for the shapes of the first batch; returns all batches. jit keeps what it compiled: the
+        compiled object itself refuses arrays of uint4, whose layout it spells in another way (jax 0.10).
 
         Processes wait for each other: one that compiled in less time would give up waiting in the first collective.
         """
@@ -207,13 +208,14 @@ class _Run:
             first = next(batches, None)
         if first is None:
             raise BatchError("data: the stream is empty")
-        batch = self._global(first.local, self.start + 1)
         check_batch(first.local)
+        self.shapes = _shapes(first.local)
+        batch = self._global(first.local, self.start + 1)
         self._check_shapes(batch)
         with self.phases.during("compile"):
-            compiled = step_fn.lower(self.state, batch).compile()
+            step_fn.lower(self.state, batch).compile()
             wait_for_all("compiled")
-        return compiled, itertools.chain([first], batches)  # type: ignore[return-value]
+        return itertools.chain([first], batches)  # type: ignore[return-value]
 
     def _steps(
         self,
@@ -312,6 +314,8 @@ class _Run:
 
     def _global(self, local: Batch, step: int) -> Batch:
         """The global batch on the devices, after checking what would be clamped or compiled again in silence there."""
+        if (found := _shapes(local)) != self.shapes:
+            raise BatchError(f"step {step}: expected a batch of the first one's shapes {self.shapes}, found {found}")
         vocabulary = self.model_config.text.vocab_size
         for name, ids in (("tokens_BS", local.tokens_BS), ("targets_BS", local.targets_BS)):
             if ids.min(initial=0) < 0 or ids.max(initial=0) >= vocabulary:
@@ -363,6 +367,10 @@ def _batches(stream: Stream, skipped: Skipped, steps_done: int) -> Batches:
         for number, (local, info) in enumerate(batches, first):
             if number not in skipped.batches:
                 yield Taken(number, local, info)
+
+
+def _shapes(batch: Batch) -> dict[str, tuple[int, ...]]:
+    return {name: np.shape(value) for name, value in zip(batch._fields, batch, strict=True)}
 
 
 def _slots(batch: Batch) -> tuple[int, int]:
