@@ -141,7 +141,8 @@ def test_a_box_and_a_point_of_a_file_come_back_from_a_volume_in_any_orientation(
     size = data.draw(st.permutations([*size, data.draw(st.sampled_from([5, 32, 47]))]))
     spacing = np.array([data.draw(st.floats(0.3, 5)) for _ in range(3)])
     near = [data.draw(st.floats(0, 0.6)) * (s - 2) for s in size]
-    far = [min(float(s), a + 2 + data.draw(st.floats(0, 1)) * s) for a, s in zip(near, size, strict=True)]
+    # At least a voxel as shown, of which 47 / 20 is the largest: a thinner box is said to be one voxel thick.
+    far = [min(float(s), a + 2.5 + data.draw(st.floats(0, 1)) * s) for a, s in zip(near, size, strict=True)]
     block = [int(a) for a in near] + [int(a) + 2 for a in near]
     layout = Layout(data.draw(st.sampled_from(sorted(PLANES))), False, data.draw(st.sampled_from([None, (20, 24, 32)])))
     for orientation in ORIENTATIONS:
