@@ -1,6 +1,6 @@
 """A run of two processes is killed twenty times at random moments; its loss curve must be that of one left alone.
 
-    PYTHONPATH=. python benchmarks/soak.py [--kills 20] [--seed 0] [--dir SCRATCH]
+    python benchmarks/soak.py [--kills 20] [--seed 0] [--dir SCRATCH]
 
 Each time one process, drawn by the seed, gets SIGKILL: while it starts, computes or saves. The other has to notice by
 itself. Both are then started again, as a scheduler would, until all steps are done. Compared with the undisturbed run:
