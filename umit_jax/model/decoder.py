@@ -72,8 +72,8 @@ class Decoder(nnx.Module):
         self.norm = RMSNorm(text.width, text.norm_eps)
         self.head = None if config.tied_head else Head(text)
 
-    def embed_tokens(self, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        return self.embed.embedding.get_value()[tokens].astype(dtype)
+    def embed_tokens(self, tokens_BS: jax.Array, dtype: jnp.dtype, place: Place = ANYWHERE) -> jax.Array:
+        return place.lookup(self.embed.embedding.get_value(), tokens_BS, dtype)
 
     def head_VD(self) -> jax.Array:
         return (self.embed.embedding if self.head is None else self.head.kernel).get_value()

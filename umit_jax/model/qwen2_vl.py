@@ -43,7 +43,7 @@ class Qwen2VL(nnx.Module):
         place: Place = ANYWHERE,
     ) -> jax.Array:
         """What the decoder reads, (B, S, D): embedded tokens, with image features where vision_index_BS points."""
-        x_BSD = self.decoder.embed_tokens(batch.tokens_BS, compute_dtype)
+        x_BSD = self.decoder.embed_tokens(batch.tokens_BS, compute_dtype, place)
         if batch.patches_BPC.shape[1] == 0:
             return x_BSD
         features_BPE = self.vision(

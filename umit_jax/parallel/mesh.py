@@ -17,7 +17,6 @@ from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from umit_jax.batch import DTYPES, Batch, batch_shapes
-from umit_jax.model.param import Place
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = PartitionSpec(("data", "fsdp"))
@@ -91,22 +90,6 @@ def abstract_batch(mesh: Mesh, rows: int, tokens: int, patches: int, patch_value
     shapes = batch_shapes(rows, tokens, patches, patch_values)
     pairs = zip(shapes, DTYPES, strict=True)
     return Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for shape, dtype in pairs))
-
-
-def activations(mesh: Mesh) -> Place:
-    """Activations (B, S, width): rows over (data, fsdp); between layers the sequence over tensor, which would otherwise
-    keep the same ones several times; inside a layer whole, because there tensor splits heads and MLP columns.
-
-    A sequence that tensor does not divide stays whole.
-    """
-    whole = NamedSharding(mesh, ROWS)
-    split = NamedSharding(mesh, PartitionSpec(*ROWS, "tensor"))
-
-    def between(x_BSD: jax.Array) -> jax.Array:
-        divides = x_BSD.shape[1] % mesh.shape["tensor"] == 0
-        return jax.lax.with_sharding_constraint(x_BSD, split if divides else whole)
-
-    return Place(between, lambda x_BSD: jax.lax.with_sharding_constraint(x_BSD, whole))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -16,9 +16,10 @@ from jax.sharding import Mesh
 from umit_jax.batch import TASKS, Batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import bind
+from umit_jax.parallel.activations import activations
 from umit_jax.parallel.attention import on_mesh
 from umit_jax.parallel.loss import token_nll
-from umit_jax.parallel.mesh import activations, batch_sharding, replicated
+from umit_jax.parallel.mesh import batch_sharding, replicated
 from umit_jax.train.optimizer import Schedule
 from umit_jax.train.state import Params, TrainState, merge, shardings_of
 
