@@ -4,15 +4,20 @@ The compiler is the real one, from the package libtpu; docs/pods.md holds what i
 """
 
 import argparse
+import importlib.metadata
 import json
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
 from launch import config_file, workdir
+from launch.summary import config_hash
+from umit_jax import __version__
 
 if TYPE_CHECKING:
+    from umit_jax.aot.topology import Topology
     from umit_jax.model.config import ModelConfig
 
 
@@ -21,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topology", required=True, metavar="NAME", help="v5e-256, v5p-512, v5e:16x16, ...")
     parser.add_argument("--slices", type=int, default=1, help="slices of this topology, joined by the data axis")
     parser.add_argument(
-        "--search", action="store_true", help="try meshes, remat policies and more rows; print the fastest that fits"
+        "--search",
+        action="store_true",
+        help="try meshes, remat policies and more rows, print the fastest that fits; with --out it can be interrupted",
     )
     parser.add_argument("--out", type=pathlib.Path, help="directory for summary.json and the program, step.hlo.txt")
 
@@ -29,11 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from umit_jax.aot import report, topology
     from umit_jax.aot.compile import compile_step
-    from umit_jax.aot.search import as_line, search
 
     config = config_file.load(args.config, args.overrides)
     slices = topology.parse(args.topology, args.slices)
     model_config = _model_config(config)
+    slices.devices()  # refused before anything is written
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
     programs: dict[str, str | None] = {}
 
     def compiled(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -42,17 +51,39 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return report.summarise(config, model_config, slices, step)
 
     if args.search:
-        best, trials = search(config, model_config, slices, compiled)
-        print(f"best: {as_line(best)}" if best else "nothing fits")
-        result: dict[str, Any] = {"best": best, "trials": trials}
+        result = _search(config, model_config, slices, compiled, args.out)
     else:
         result = compiled(config)
         print(report.as_text(result))
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        if not args.search and programs["last"] is not None:
+        if args.out is not None and programs["last"] is not None:
             (args.out / "step.hlo.txt").write_text(programs["last"], encoding="utf-8")
     return {**result, "config": json.loads(config.to_json_best_effort())}
+
+
+def _search(
+    config: ml_collections.ConfigDict,
+    model_config: "ModelConfig",
+    slices: "Topology",
+    compiled: Callable[[ml_collections.ConfigDict], dict[str, Any]],
+    out: pathlib.Path | None,
+) -> dict[str, Any]:
+    """The search; with a directory, one that was interrupted goes on: each trial is a line of trials.jsonl in it."""
+    from umit_jax.aot.compile import held_bytes
+    from umit_jax.aot.search import as_line, search
+    from umit_jax.journal import Journal
+
+    def held(config: ml_collections.ConfigDict) -> int:
+        return held_bytes(config, model_config, slices, config.mesh)
+
+    keeping: dict[str, Any] = {}
+    if out is not None:
+        versions = [__version__, *(importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu"))]
+        key = config_hash([config.to_dict(), model_config.to_hf(), slices.name, slices.slices, versions])
+        journal = Journal(out / "trials.jsonl", key, "trials of another config, slice or compiler")
+        keeping = {"known": journal.entries, "report": lambda trial: journal.add([trial])}
+    best, trials = search(config, model_config, slices, compiled, held=held, **keeping)
+    print(f"best: {as_line(best)}" if best else "nothing fits")
+    return {"best": best, "trials": trials}
 
 
 def _model_config(config: ml_collections.ConfigDict) -> "ModelConfig":

@@ -13,12 +13,14 @@ from typing import Any
 
 import jax
 import ml_collections
+from jax.sharding import Mesh
 
 from umit_jax.aot.topology import Topology
+from umit_jax.batch import Batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.parallel.loss import layout
 from umit_jax.parallel.mesh import abstract_batch, check_rows, make_mesh
-from umit_jax.train.program import build
+from umit_jax.train.program import Program, build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +55,8 @@ def compile_step(
 
     Raises errors of configuration that name the key, as training does.
     """
-    mesh = make_mesh(axes, topology.devices())
-    check_rows(mesh, config.data.rows)
-    program = build(config, model_config, mesh)
+    mesh, program, batch = _program(config, model_config, topology, axes)
     data = config.data
-    batch = abstract_batch(mesh, data.rows, data.row_tokens, data.row_patches, model_config.vision.patch_values)
     chunk = layout(mesh, data.row_tokens, model_config.text.vocab_size, config.loss_chunk).chunk
     started, cpu_started = time.monotonic(), time.process_time()
     hlo: str | None = None
@@ -86,6 +85,23 @@ def compile_step(
         cpu_seconds=time.process_time() - cpu_started,
         hlo=hlo,
     )
+
+
+def held_bytes(
+    config: ml_collections.ConfigDict, model_config: ModelConfig, topology: Topology, axes: Mapping[str, int]
+) -> int:
+    """Bytes of one device that the state and a batch take, known without compiling. Raises as compile_step does."""
+    _, program, batch = _program(config, model_config, topology, axes)
+    return _argument_bytes((program.abstract, batch))
+
+
+def _program(
+    config: ml_collections.ConfigDict, model_config: ModelConfig, topology: Topology, axes: Mapping[str, int]
+) -> tuple[Mesh, Program, Batch]:
+    mesh, data = make_mesh(axes, topology.devices()), config.data
+    check_rows(mesh, data.rows)
+    batch = abstract_batch(mesh, data.rows, data.row_tokens, data.row_patches, model_config.vision.patch_values)
+    return mesh, build(config, model_config, mesh), batch
 
 
 def needed_bytes(error: str, arguments: int) -> int | None:
