@@ -4,11 +4,11 @@
     python benchmarks/train.py --gpu                2b stage 2, bfloat16, rows of 4096 tokens: tokens a second and MFU
     python benchmarks/train.py scaling              our step against tokens a row, rows, layers and devices
 
-Samples have the sizes of the stage-2 mixture (train_samples.py). Three processes (train_sides.py) take turns, a pass over
-all samples each: ours packed, ours in torch's batches, and torch, whose batches are padded to their longest sample as
-a collator does it. The figure is CPU-seconds per token that is no padding, over torch's in the same round. Nothing is
-timed before all three had the same loss to 1e-4, and ours in torch's batches the same gradient norm; that first pass
-holds the compilation and is told apart. Peak memory is that of the whole process.
+Samples have the sizes of the stage-2 mixture (train_samples.py). Three processes (train_sides.py) take turns, a pass
+over all samples each: ours packed, ours in torch's batches, and torch, whose batches are padded to their longest
+sample as a collator does it. The figure is CPU-seconds per token that is no padding, over torch's in the same round.
+Nothing is timed before all three had the same loss to 1e-4, and ours in torch's batches the same gradient norm; that
+first pass holds the compilation and is told apart. Peak memory is that of the whole process.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Samples of the mixture's sizes for benchmarks/train.py, and the batches that each side makes of them.
 
 Sizes are drawn from the published counts of the stage-2 data sets (benchmarks/input.py): tokens of an image, a video's
-frames for volumes, text around it, whose last third is the answer that is learned. Pixels and ids are random: a step costs
-the same whatever they show. numpy only, so that the process that runs torch holds nothing of jax.
+frames for volumes, text around it, whose last third is the answer that is learned. Pixels and ids are random: a step
+costs the same whatever they show. numpy only, so that the process that runs torch holds nothing of jax.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """How the cost of our step grows: with tokens a row, rows a step, layers and devices (run by benchmarks/train.py).
 
-A model of about a million parameters on generated batches, float32 on CPU devices; one thing varies at a time. The steps
-of all variants of a thing take turns, and each variant is told as its CPU-seconds over those of the first. Devices are
-fake ones that share the machine's cores, so that what grows with them is what the splitting costs.
+A model of about a million parameters on generated batches, float32 on CPU devices; one thing varies at a time. The
+steps of all variants of a thing take turns, and each variant is told as its CPU-seconds over those of the first.
+Devices are fake ones that share the machine's cores, so that what grows with them is what the splitting costs.
 """
 
 import json

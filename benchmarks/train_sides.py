@@ -2,13 +2,14 @@
 
     python benchmarks/train_sides.py packed|padded|torch MODEL_DIR SETTINGS_JSON
 
-| side   | batches                                      | program                                                        |
-| packed | rows that hold several samples               | umit_jax's jitted step                                         |
-| padded | one sample a row, as long as the longest     | the same                                                       |
-| torch  | the same, as a collator makes them           | transformers, sdpa, AdamW (fused) and clipping as its Trainer's |
+| side   | batches                                  | program                                                      |
+| packed | rows that hold several samples           | umit_jax's jitted step                                       |
+| padded | one sample a row, as long as the longest | the same                                                     |
+| torch  | the same, as a collator makes them       | transformers with sdpa; clipping and fused AdamW, as Trainer |
 
-After a first pass over all batches with learning rate 0, in which the programs are compiled and whose losses all sides
-must share, every line on stdin is answered by a pass: {"cpu_seconds", "seconds", "losses", "grad_norms", "weights"}.
+After a first pass over all batches with learning rate 0, in which the programs are compiled and whose losses all
+sides must share, every line on stdin is answered by a pass: {"cpu_seconds", "seconds", "losses", "weights",
+"grad_norms"}.
 The last line, when stdin ends, is {"peak_mb"} of this process (and of the device, where there is one).
 """
 
