@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser, note: str = "") -> None:
         metavar="WxHxD",
         help=f"show volumes as D slices of W x H, by default at most 256x256x32 with the proportions kept{where}",
     )
+    parser.add_argument(
+        "--spacing",
+        type=_spacing,
+        metavar="XxYxZ",
+        help=f"millimetres of a slice's pixels and between slices, to which volumes are resampled first{where}",
+    )
 
 
 def _window(text: str) -> str:
@@ -40,3 +46,11 @@ def _size(text: str) -> tuple[int, int, int]:
     if not width * height * depth:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHTxSLICES as in 256x256x32, found {text!r}")
     return width, height, depth
+
+
+def _spacing(text: str) -> tuple[float, float, float]:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)", text)
+    x, y, z = (float(n) for n in match.groups()) if match else (0.0, 0.0, 0.0)
+    if not x * y * z:
+        raise argparse.ArgumentTypeError(f"expected millimetres XxYxZ as in 0.8x0.8x2.5, found {text!r}")
+    return x, y, z

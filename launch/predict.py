@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens: expected at least 1, found {args.max_new_tokens}")
     messages = _messages(args)
-    how = Layout(args.plane or "axial", bool(args.foreground), args.volume_size)
+    how = Layout(args.plane or "axial", bool(args.foreground), args.volume_size, args.spacing)
     record = conversation_record(messages, args.window or "", how)
     model = models.load(args.checkpoint, base=args.base)
     prompt = build_prompt(record, model.tokenizer, model.processing)

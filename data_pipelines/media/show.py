@@ -32,6 +32,7 @@ from data_pipelines.media.volume import (
     MAX_VOXELS,
     PLANES,
     Volume,
+    at_spacing,
     box_of,
     crop,
     default_window,
@@ -48,18 +49,22 @@ _AIR_HU = -500.0  # a volume that goes below this is taken for CT where nobody s
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a volume with a place in the patient becomes frames. plane: of the frames, one of volume.PLANES. foreground:
-    what is around the body is cut off. size_xyz: (w, h, frames) exactly; None: within LARGEST."""
+    """How a volume with a place in the patient becomes frames, step by step. plane: of the frames, one of
+    volume.PLANES. spacing_mm: between pixels along x and y and between frames, to which it is resampled; None: as
+    stored. foreground: what is around the body is cut off. size_xyz: (w, h, frames) exactly; None: within LARGEST."""
 
     plane: str = "axial"
     foreground: bool = False
     size_xyz: tuple[int, int, int] | None = None
+    spacing_mm: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.plane not in PLANES:
             raise ValueError(f"plane: expected one of {', '.join(PLANES)}, found {self.plane!r}")
         if self.size_xyz is not None and not 0 < math.prod(self.size_xyz) <= MAX_VOXELS:
             raise ValueError(f"volume size: expected three positive numbers, found {self.size_xyz}")
+        if self.spacing_mm is not None and not all(0 < mm < math.inf for mm in self.spacing_mm):
+            raise ValueError(f"spacing: expected three positive numbers of millimetres, found {self.spacing_mm}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,10 +156,12 @@ def show_volume(
     naming: frozenset[str] = frozenset(),
     layout: Layout = Layout(),
 ) -> Shown:
-    """A volume as slices. Raises MediaError where there is no foreground."""
+    """A volume as slices. Raises MediaError where there is no foreground, or too much at the spacing asked for."""
     preset = (window or default_window("CT")) if volume.modality == "CT" else default_window(volume.modality)
-    part = crop(volume, *foreground_of(volume)) if layout.foreground else volume
-    size_xyz = layout.size_xyz or shown_size(oriented(part, PLANES[layout.plane]).size)
+    turned = oriented(volume, PLANES[layout.plane])
+    spaced = turned if layout.spacing_mm is None else at_spacing(turned, layout.spacing_mm)
+    part = crop(spaced, *foreground_of(spaced)) if layout.foreground else spaced
+    size_xyz = layout.size_xyz or shown_size(part.size)
     frames, shown = render(part, preset, size_xyz, layout.plane)
     x, y, z = shown.spacing_mm
     media = Media(

@@ -126,6 +126,17 @@ def resample_to(volume: Volume, size_xyz: Sequence[int], order: int = 1) -> Volu
     return dataclasses.replace(volume, voxels_ZYX=voxels, affine_lps=volume.affine_lps @ mapping)
 
 
+def at_spacing(volume: Volume, spacing_mm: Sequence[float], order: int = 1) -> Volume:
+    """The same extent with the number of voxels along x, y, z whose spacing is nearest to spacing_mm. order: see
+    resample_to. Raises MediaError for more than MAX_VOXELS."""
+    extents_mm = np.array(volume.size) * volume.spacing_mm
+    counts = np.maximum(np.rint(extents_mm / spacing_mm), 1)
+    # The second bound is of the copy that has the new width and height, and the old number of slices.
+    if max(counts.prod(), counts[:2].prod() * volume.size[2]) > MAX_VOXELS:
+        raise MediaError("volume too large at this spacing")
+    return resample_to(volume, tuple(int(n) for n in counts), order)
+
+
 def _resize_linear(voxels_ZYX: np.ndarray, size_xyz: Sequence[int]) -> np.ndarray:
     width, height, depth = size_xyz
     bilinear = Image.Resampling.BILINEAR

@@ -23,11 +23,12 @@ def converter(
     plane: str = "axial",
     foreground: bool = False,
     volume_size: tuple[int, int, int] | None = None,
+    spacing: tuple[float, float, float] | None = None,
     allow_burned_in: bool = False,
     **options: Any,
 ) -> FolderConverter:
     """options: seed and license of FolderConverter. The key of the patients' hashes stays in `source`."""
-    layout = {"plane": plane, "foreground": foreground, "size_xyz": volume_size}
+    layout = {"plane": plane, "foreground": foreground, "size_xyz": volume_size, "spacing_mm": spacing}
     shown = {"window": window, "refused": ("yes",) if allow_burned_in else ("yes", "likely"), "layout": layout}
     reader = Reader("dicom_folder", _patient, functools.partial(_read, **shown), shown)
     return FolderConverter(reader, source, labels, **options)

@@ -23,10 +23,11 @@ def converter(
     plane: str = "axial",
     foreground: bool = False,
     volume_size: tuple[int, int, int] | None = None,
+    spacing: tuple[float, float, float] | None = None,
     **options: Any,
 ) -> FolderConverter:
     """options: seed and license of FolderConverter. The key of the patients' hashes stays in `source`."""
-    layout = {"plane": plane, "foreground": foreground, "size_xyz": volume_size}
+    layout = {"plane": plane, "foreground": foreground, "size_xyz": volume_size, "spacing_mm": spacing}
     shown = {"window": window, "modality": modality, "layout": layout}
     reader = Reader("nifti_folder", _no_patient, functools.partial(_read, **shown), shown)
     return FolderConverter(reader, source, labels, **options)

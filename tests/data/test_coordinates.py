@@ -17,8 +17,8 @@ from data_pipelines.augment import seen_through
 from data_pipelines.geometry import Geometry
 from data_pipelines.image import Processing, plan_spans
 from data_pipelines.media.raster import decode
-from data_pipelines.media.show import Layout, show_volume
-from data_pipelines.media.volume import PLANES, Volume, axis_codes, box_of
+from data_pipelines.media.show import Layout, show_volume, shown_size
+from data_pipelines.media.volume import PLANES, Volume, at_spacing, axis_codes, box_of, oriented
 from data_pipelines.prompts import answer_text
 from data_pipelines.record import Media
 from data_pipelines.sources.folder import frame_of, placed
@@ -167,6 +167,46 @@ def test_a_box_and_a_point_of_a_file_come_back_from_a_volume_in_any_orientation(
         target = points_target(frame, [("carina", placed(near, shown, 1))])
         (item,) = parse(answer_text(target, task="landmark", language="zh"), target, "zh")["items"]
         assert (np.abs(np.array(between(item["point"], shown.shown, shown.raw)) - near) <= half).all(), orientation
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_boxes_points_and_masks_follow_a_volume_to_any_spacing(data):
+    size = tuple(data.draw(st.integers(12, 30)) for _ in range(3))
+    stored = np.array([data.draw(st.floats(0.3, 5)) for _ in range(3)])
+    near = [data.draw(st.integers(0, s - 8)) for s in size]
+    block = [*near, *(a + data.draw(st.integers(8, s - a)) for a, s in zip(near, size, strict=True))]
+    plane = data.draw(st.sampled_from(sorted(PLANES)))
+    raw = placed_volume(data.draw(st.sampled_from(ORIENTATIONS)), size, stored, block)
+    turned = oriented(raw, PLANES[plane])
+    wanted = [mm * data.draw(st.floats(0.4, 3)) for mm in turned.spacing_mm]
+    size_xyz = data.draw(st.sampled_from([None, (20, 24, 32)]))
+    shown = show_volume(raw, layout=Layout(plane, False, size_xyz, tuple(wanted)))
+    spaced = at_spacing(turned, wanted)
+    assert shown.media.size == (size_xyz or shown_size(spaced.size))
+    extents_mm = np.array(turned.size) * turned.spacing_mm
+    assert (np.abs(np.array(spaced.size) * wanted - extents_mm) <= 0.5001 * np.array(wanted)).all()
+    np.testing.assert_allclose(np.array(shown.media.size) * shown.media.spacing_mm, extents_mm, rtol=1e-2)
+
+    # Edges lie half way up; each resampling moves that by less than half a voxel of the coarser of its grids.
+    placed_block = np.array(placed(block, shown, 2)).reshape(2, 3)
+    bright = np.stack([decode(frame)[..., 0] for frame in shown.media.frames]) > 127
+    between_grids = [max(1.0, b / a, b / c) for a, b, c in zip(turned.size, shown.shown.size, spaced.size, strict=True)]
+    assert (np.abs(np.reshape(box_of(bright), (2, 3)) - placed_block) < np.add(0.5, between_grids)).all()
+    mask = dataclasses.replace(turned, voxels_ZYX=(turned.voxels_ZYX > 0).astype(np.uint8))
+    masked = at_spacing(mask, wanted, order=0)
+    apart = np.reshape(box_of(masked.voxels_ZYX), (2, 3)) - np.reshape(between(block, raw, masked), (2, 3))
+    assert (np.abs(apart) <= 0.5 + 1e-6).all()
+
+    frame = frame_of(shown.media)
+    half = 0.5 * np.abs(np.linalg.inv(raw.affine_lps) @ shown.shown.affine_lps)[:3, :3].sum(axis=1) + 1e-5
+    target = boxes_target(frame, [("liver", placed_block.ravel().tolist())])
+    (item,) = parse(answer_text(target, task="detection", language="en"), target, "en")["items"]
+    back = np.reshape(between(item["box"], shown.shown, raw), (2, 3))
+    assert (np.abs(back - np.reshape(block, (2, 3))) <= half).all()
+    target = points_target(frame, [("carina", placed(near, shown, 1))])
+    (item,) = parse(answer_text(target, task="landmark", language="zh"), target, "zh")["items"]
+    assert (np.abs(np.array(between(item["point"], shown.shown, raw)) - near) <= half).all()
 
 
 @given(st.tuples(*[st.integers(2, 500)] * 3), st.tuples(*[st.floats(0.1, 5)] * 3), st.data())

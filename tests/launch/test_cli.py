@@ -28,6 +28,7 @@ def one_line(done):
         (["prepare", "dicom_folder", "--out", "x", "--source", "/nowhere"], "--source"),
         (["train", "--config", "nowhere.py", "--workdir", "x"], "nowhere.py"),
         (["prepare", "nifti_folder", "--window", "lung+bone"], "expected one or three of angio, bone"),
+        (["prepare", "nifti_folder", "--spacing", "1x0x2.5"], "expected millimetres XxYxZ as in 0.8x0.8x2.5"),
         (["inspect", "/nowhere"], "/nowhere"),
         (["score", "/nowhere.jsonl", "--out", "x"], "/nowhere.jsonl"),
         (["export", "/nowhere", "--out", "x"], "/nowhere"),

@@ -102,8 +102,18 @@ def test_a_volume_is_laid_out_as_asked_and_its_spacing_and_orientation_follow(tm
         assert all((decode(frame) == 128).all() for frame in media.frames)
     media = show(path, layout=Layout(size_xyz=(40, 12, 8))).media
     assert (media.size, media.spacing_mm) == ((40, 12, 8), (0.5, 4.0, 6.0))
+    for plane, size, spacing in (
+        ("axial", (8, 20, 10), (1.0, 1.0, 2.0)),  # the body ends within a frame
+        ("coronal", (8, 18, 10), (1.0, 1.0, 2.0)),
+    ):
+        shown = show(path, layout=Layout(plane, foreground=True, spacing_mm=(1.0, 1.0, 2.0)))
+        assert (shown.media.size, shown.media.spacing_mm) == (size, spacing)
     with pytest.raises(ValueError, match="plane: expected one of axial, coronal, sagittal, found 'upright'"):
         Layout("upright")
+    with pytest.raises(ValueError, match="spacing: expected three positive numbers of millimetres"):
+        Layout(spacing_mm=(1.0, 0.0, 1.0))
+    with pytest.raises(MediaError, match="volume too large at this spacing"):
+        show(path, layout=Layout(spacing_mm=(0.001, 0.001, 1.0)))
 
 
 def test_the_foreground_of_other_volumes_is_what_is_not_dark(tmp_path):

@@ -12,6 +12,7 @@ from data_pipelines.media.nifti import is_nifti, read_nifti
 from data_pipelines.media.volume import (
     WINDOWS,
     Volume,
+    at_spacing,
     canonical,
     crop,
     oriented,
@@ -86,6 +87,20 @@ def test_resampling_keeps_extent_place_and_mean():
     np.testing.assert_allclose(to_mm(smaller, corner), to_mm(volume, corner))
     np.testing.assert_allclose(to_mm(smaller, np.array([[8, 6, 4]])), to_mm(volume, np.array([[16, 12, 8]])))
     assert abs(smaller.voxels_ZYX.mean() - voxels.mean()) < 0.02
+
+
+def test_a_spacing_is_met_by_averaging_where_it_is_coarser_and_linearly_where_it_is_finer():
+    stripes = np.tile(np.array([0, 100], np.int16), 12)
+    volume = Volume(np.broadcast_to(stripes, (4, 6, 24)), np.diag([0.5, 1.0, 2.0, 1.0]))
+    coarse = at_spacing(volume, (3.0, 1.0, 2.0))
+    assert (coarse.size, coarse.spacing_mm) == ((4, 6, 4), (3.0, 1.0, 2.0))
+    np.testing.assert_allclose(coarse.voxels_ZYX, 50, atol=5)  # and no stripe at all by picking every sixth
+    ramp = Volume(np.broadcast_to(np.arange(8.0), (4, 6, 8)), np.diag([2.0, 1.0, 2.0, 1.0]))
+    fine = at_spacing(ramp, (1.0, 1.0, 2.0))
+    np.testing.assert_allclose(fine.voxels_ZYX[0, 0, 1:-1], np.arange(0.25, 7, 0.5), rtol=1e-5)
+    labels = at_spacing(Volume(np.arange(24, dtype=np.int32).reshape(2, 3, 4) * 7, np.eye(4)), (0.6, 0.7, 1.5), order=0)
+    assert labels.size == (7, 4, 1)
+    assert set(np.unique(labels.voxels_ZYX)) <= set(range(0, 168, 7))
 
 
 def test_resampling_a_mask_invents_no_label():

@@ -94,7 +94,14 @@ def test_a_box_stays_on_its_pixels_when_the_image_is_shrunk(folder):
     assert "<|box_start|>(200,200),(600,400)<|box_end|>" in record.turns[1].text
 
 
-@pytest.mark.parametrize("layout", [{}, {"plane": "sagittal", "volume_size": (40, 48, 24)}], ids=["axial", "sagittal"])
+LAYOUTS = {
+    "axial": {},
+    "sagittal": {"plane": "sagittal", "volume_size": (40, 48, 24)},
+    "spacing": {"plane": "sagittal", "spacing": (0.4, 0.4, 0.4)},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("axes", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, -1, 0)])
 def test_a_box_stays_on_its_voxels_when_a_series_is_turned(folder, axes, layout):
     voxels = np.full((12, 20, 16), -1000, np.int16)
