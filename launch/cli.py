@@ -14,6 +14,7 @@ for which another one speaks. Modules are imported only when asked for, so that 
 import argparse
 import difflib
 import importlib
+import itertools
 import json
 import logging
 import os
@@ -51,11 +52,17 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
-        parsed, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            known = [option for action in self._every_action() for option in action.option_strings]
-            raise UsageError(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], known)}")
-        return parsed
+        args = sys.argv[1:] if args is None else list(args)
+        known = [option for action in self._every_action() for option in action.option_strings]
+        words = itertools.takewhile(lambda word: word != "--", args)
+        flags = [word.split("=")[0] for word in words if word.startswith("--") and not word.startswith("--config.")]
+        # A misspelt flag is named first: argparse would rather say that the right one is missing.
+        unknown = [flag for flag in flags if flag not in known]
+        if not unknown:
+            parsed, unknown = self.parse_known_args(args, namespace)
+            if not unknown:
+                return parsed
+        raise UsageError(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], known)}")
 
     def _every_action(self) -> list[argparse.Action]:
         """Also of a command's parts, as of `umit launch local`."""

@@ -32,6 +32,9 @@ def let_overrides_through(parser: argparse.ArgumentParser) -> None:
     def parse_known_args(args=None, namespace=None):
         parsed, unknown = original(args, namespace)
         parsed.overrides = list(parsed.overrides) + [arg for arg in unknown if arg.startswith("--config.")]
+        for override in parsed.overrides:
+            if not re.fullmatch(r"--config\.[\w.]+=.*", override, re.DOTALL):
+                raise UsageError(f"expected --config.KEY=VALUE, found {override}")
         return parsed, [arg for arg in unknown if not arg.startswith("--config.")]
 
     parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
@@ -42,9 +45,6 @@ def load(file: str, overrides: list[str]) -> ml_collections.ConfigDict:
     path = pathlib.Path(file.split(":")[0])
     if not path.is_file():
         raise UsageError(f"--config: no such file: {path}")
-    for override in overrides:
-        if not re.fullmatch(r"--config\.[\w.]+=.*", override, re.DOTALL):
-            raise UsageError(f"expected --config.KEY=VALUE, found {override}")
     try:
         # The overrides are checked against the file's own keys before they are applied.
         base = _parse([f"--config={file}"])
