@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+from data_pipelines.paths import as_path
 from launch import workdir
 from launch.adapter import is_adapter
 from launch.cli import UsageError
@@ -76,7 +77,7 @@ def _adapters(data: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint of a LoRA run stands on, and whether that is where it was."""
     if "base" not in data:
         return {}
-    found = (pathlib.Path(data["base"]["path"]) / "data").exists()
+    found = (as_path(data["base"]["path"]) / "data").exists()
     return {"lora": data["lora"], "base": {**data["base"], "found": found}}
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pathlib
 
 import pytest
 
@@ -41,6 +42,10 @@ def test_a_path_stays_what_it_is(monkeypatch):
         as_path("hdfs://b/x")
 
 
+def weights(exported: pathlib.Path) -> bytes:
+    return (exported / "model.safetensors").read_bytes()
+
+
 @pytest.mark.slow
 def test_a_run_from_and_to_a_bucket_is_the_run_on_this_machine(shards, tmp_path, monkeypatch):
     with emulator() as environment:
@@ -63,6 +68,15 @@ def test_a_run_from_and_to_a_bucket_is_the_run_on_this_machine(shards, tmp_path,
         assert any("tfevents" in path.name for path in (as_path(workdir) / "tensorboard").iterdir())
         inspected = umit("inspect", workdir, "--json").summary
         assert (inspected["step"], inspected["data_position"]) == (4, 4)
+        for run, out in ((workdir, "there"), (tmp_path / "run", "here")):
+            umit("export", run, "--out", tmp_path / out)
+        assert weights(tmp_path / "there") == weights(tmp_path / "here")
+        lora = (f"--config.init_from={workdir}", "--config.lora.rank=4")
+        umit(*train_arguments("stage2", shards, f"gs://{BUCKET}/lora", 2), *lora)
+        for flags, out in (((), "by name"), (("--base", tmp_path / "run"), "by flag")):
+            umit("export", f"gs://{BUCKET}/lora", "--out", tmp_path / out, *flags)
+        assert weights(tmp_path / "by name") == weights(tmp_path / "by flag") != weights(tmp_path / "here")
+        assert umit("inspect", f"gs://{BUCKET}/lora", "--json").summary["base"]["found"]
         again = umit(*train_arguments("stage2", shards, tmp_path / "two", 1), f"--config.init_from={workdir}").summary
         assert again["step"] == 1
 

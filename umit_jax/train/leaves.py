@@ -22,7 +22,7 @@ from umit_jax.model.param import abstract_params
 from umit_jax.pieces import for_each, rows_at_once, rows_of, scratch
 from umit_jax.train.checkpoint import CheckpointError, check_same, read_data, reading, saved_parameters, saving, seal
 from umit_jax.train.weights import check_base, lora_of
-from umit_jax.train.workdir import absolute
+from umit_jax.train.workdir import absolute, noted
 
 _CHUNK = 64_000_000  # bytes read at once at most, by a process that wants a part of a parameter
 _PLACES = 1 << 17  # values summed at once: they stay in the cache
@@ -195,9 +195,12 @@ class LeafReader:
 def _open(state: pathlib.Path, name: str) -> ts.TensorStore:
     """One array as Orbax lays it out: in a database of all arrays, or in a folder of its own."""
     folder = name.replace("/", ".") + "/"
-    kvstore: dict[str, Any] = {"driver": "file", "path": f"{state}/{folder}"}
+    bucket, _, below = str(state).removeprefix("gs://").partition("/")
+    there = {"driver": "gcs", "bucket": bucket} if "://" in str(state) else {"driver": "file"}
+    path = below if "bucket" in there else str(state)
+    kvstore: dict[str, Any] = {**there, "path": f"{path}/{folder}"}
     if (state / "manifest.ocdbt").exists():
-        kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}, "path": folder}
+        kvstore = {"driver": "ocdbt", "base": {**there, "path": f"{path}/"}, "path": folder}
     return ts.open({"driver": "auto", "kvstore": kvstore}, open=True, context=ts.Context(_MAPPED)).result()
 
 
@@ -206,7 +209,7 @@ class MergedLeaves:
 
     def __init__(self, checkpoint: pathlib.Path, config: ModelConfig, base: pathlib.Path | None):
         data = read_data(checkpoint)
-        below = base or pathlib.Path(data["base"]["path"])
+        below = base or noted(data["base"]["path"])
         check_base(checkpoint, data, below)
         adapted = dataclasses.replace(config, lora=lora_of(data))
         self._own, self._base = LeafReader(checkpoint, adapted), open_leaves(below, config)

@@ -24,7 +24,7 @@ from umit_jax.model.config import ModelConfig
 from umit_jax.model.lora import ADAPTER, Lora, merge_kernel, plan, trainable
 from umit_jax.model.param import abstract_params
 from umit_jax.train.checkpoint import CheckpointError, Params, load_params, read_data, read_parameter, saved_parameters
-from umit_jax.train.workdir import absolute
+from umit_jax.train.workdir import absolute, noted
 
 
 class Weights(Protocol):
@@ -80,7 +80,7 @@ def open_weights(checkpoint: pathlib.Path, config: ModelConfig, base: pathlib.Pa
     _check_shapes(own, config)
     if config.lora is None:
         return own
-    below = base or pathlib.Path(data["base"]["path"])
+    below = base or noted(data["base"]["path"])
     check_base(checkpoint, data, below)
     return MergedWeights(own, open_weights(below, dataclasses.replace(config, lora=None)), config)
 

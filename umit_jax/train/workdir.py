@@ -42,6 +42,15 @@ def absolute(path: pathlib.Path) -> pathlib.Path:
     return path if "://" in str(path) else path.resolve()
 
 
+def noted(path: str) -> pathlib.Path:
+    """A path that a checkpoint notes of another one, on a machine or in a bucket (as data_pipelines.paths.as_path)."""
+    if "://" not in path:
+        return pathlib.Path(path)
+    from etils import epath
+
+    return epath.Path(path)  # type: ignore[return-value]
+
+
 def claim(workdir: pathlib.Path, config: Any) -> None:
     """Writes config.json (the first process does), or raises WorkdirError where the one that is there differs."""
     path = workdir / "config.json"
