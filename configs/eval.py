@@ -14,7 +14,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "baseline_split": "train",  # what the naive baseline learns from
             "tasks": ("vqa", "report", "classification", "detection", "landmark"),
             "limit": 0,  # records per source, evenly spaced; 0 takes all
-            "rows": 32,  # prompts generated together
+            "rows": 32,  # prompts generated together, over all devices
+            "compute_dtype": "float32",  # of weights and activations; bfloat16 on accelerators
+            "option_scores": True,  # the likelihood of each option, where the truth is one
+            "stop": (),  # strings that end an answer, as end tokens do
+            "sampling": {"temperature": 0.0, "top_k": 0, "top_p": 1.0},  # temperature 0: the likeliest token
             "max_new_tokens": {
                 "vqa": 32,
                 "report": 256,

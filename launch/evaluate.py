@@ -1,8 +1,9 @@
-"""`umit eval`: held-out records -> greedy answers -> predictions.jsonl -> scores.json, beside a naive baseline.
+"""`umit eval`: held-out records -> answers with likelihoods -> predictions.jsonl -> scores.json, beside a baseline.
 
-Running it again with the same --out after it was killed takes over the answers that are there. The baseline is
-learned from the targets of the training split of the same shards and travels in predictions.jsonl, so that `umit score`
-repeats everything without a model.
+Any number of processes and any mesh give the same predictions; the first process writes them. Running it again with the
+same --out after it was killed takes over the answers that are there. The baseline is learned from the targets of the
+training split of the same shards and travels in predictions.jsonl, so that `umit score` repeats everything without a
+model.
 """
 
 import argparse
@@ -11,17 +12,22 @@ import json
 import logging
 import pathlib
 import tempfile
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from launch import config_file, workdir
+from launch import config_file, prediction, processes, workdir
 from launch.cli import UsageError
-from launch.score import add_mode
+from launch.score import add_scoring
+from launch.summary import config_hash
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from data_pipelines.questions import Place, Questions
     from launch.model import LoadedModel
+    from umit_jax.infer.buckets import Answer
 
 logger = logging.getLogger(__name__)
+_WITHOUT_EFFECT = ("baseline_split", "mesh")  # on the answers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,85 +35,148 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=workdir.path, required=True, help="workdir or one of its checkpoints")
     parser.add_argument("--base", type=workdir.path, help="where the base of a LoRA run is now, if it has moved")
     parser.add_argument("--out", type=workdir.local, required=True, help="directory for predictions and scores")
-    add_mode(parser)
+    add_scoring(parser)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace) -> dict[str, Any] | None:
+    import jax
+
     from launch import model as models
+    from umit_jax.compilations import compilations
     from umit_jax.eval.modes import check_modes
-    from umit_jax.eval.predictions import read_predictions
-    from umit_jax.eval.score import score, write_scores
+    from umit_jax.parallel.barrier import first_alone
+    from umit_jax.parallel.mesh import make_mesh
 
     config = config_file.load(args.config, args.overrides)
     check_modes(args.mode)
+    processes.join()
+    first = jax.process_index() == 0
+    if not first:
+        logging.getLogger().setLevel(logging.WARNING)  # what all of them would say, the first one says
     workdir.find(args.checkpoint)
-    model = models.load(args.checkpoint, base=args.base)
-    args.out.mkdir(parents=True, exist_ok=True)
+    mesh = make_mesh(config.mesh)
+    places = _places(config)
+    model = models.load(args.checkpoint, base=args.base, mesh=mesh, dtype=config.compute_dtype)
+    if first:
+        args.out.mkdir(parents=True, exist_ok=True)
     predictions = args.out / "predictions.jsonl"
-    taken_over = _write_predictions(predictions, config, model)
-    scores = score(read_predictions(predictions), modes=args.mode)
+    with compilations("prefill", "decode", "option_logps") as compiled:
+        taken_over = _predict(predictions, places, config, model, mesh)
+    summary = None
+    with first_alone("scores"):  # the others wait: jax ends all processes soon after the first to leave
+        if first:
+            summary = _score(args, predictions)
+            summary |= {"taken_over": taken_over, "compilations": len(compiled)}
+            summary |= {"processes": jax.process_count(), "mesh": dict(mesh.shape)}
+            summary |= {"config": json.loads(config.to_json_best_effort())}
+    return summary
+
+
+def _score(args: argparse.Namespace, predictions: pathlib.Path) -> dict[str, Any]:
+    from umit_jax.eval.predictions import read_predictions
+    from umit_jax.eval.score import score, write_scores
+
+    read = read_predictions(predictions)
+    scores = score(read, modes=args.mode, specificities=args.specificity)
     write_scores(args.out, scores)
     return {
         "predictions": str(predictions),
         "scores": str(args.out / "scores.json"),
         "breakdown": str(args.out / "breakdown.json"),
         "not_computed": scores.not_computed,
-        "n": sum(1 for _ in predictions.open(encoding="utf-8")),
-        "taken_over": taken_over,
-        "config": json.loads(config.to_json_best_effort()),
+        "n": len(read),
     }
 
 
-def selected(config: Any, directory: pathlib.Path) -> Iterator[Any]:
-    """The records of one shard directory that the config asks for, at most `limit` of them, evenly spaced."""
+def _places(config: Any) -> "list[Place]":
+    """The records that the config asks for: of each shard directory at most `limit`, evenly spaced."""
     from data_pipelines.shards import open_shards
-
-    records = [r for r in open_shards(directory, config.split) if r.task in config.tasks]
-    step = max(1.0, len(records) / config.limit) if config.limit else 1.0
-    yield from (records[int(i * step)] for i in range(int(len(records) / step)))
-
-
-def _write_predictions(path: pathlib.Path, config: Any, model: "LoadedModel") -> int:
-    """Generates and writes every prediction aside, then renames. Returns how many answers were there already."""
-    from data_pipelines.example import build_prompt
-    from data_pipelines.shards import open_shards
-    from umit_jax.eval.baseline import fit
-    from umit_jax.eval.partial import PartialAnswers
-    from umit_jax.infer.buckets import answer_all
 
     if not config.sources:
         raise UsageError("--config.sources: no shard directory given, expected (directory, ...)")
-    records, truths = [], []
-    for source in map(pathlib.Path, config.sources):
-        records += selected(config, source)
-        truths += [_identity(r) for r in open_shards(source, config.baseline_split) if r.task in config.tasks]
-    if not records:
+    places: list[Place] = []
+    for directory in map(pathlib.Path, config.sources):
+        shards = open_shards(directory, config.split)
+        wanted = [i for i in range(len(shards)) if shards[i].task in config.tasks]
+        step = max(1.0, len(wanted) / config.limit) if config.limit else 1.0
+        places += [(shards, wanted[int(i * step)]) for i in range(int(len(wanted) / step))]
+    if not places:
         raise UsageError(f"--config.split: no record of split {config.split!r} for tasks {tuple(config.tasks)}")
-    baseline = fit(truths)
-    counts = training_words(truths)
-    prompts = [build_prompt(r, model.tokenizer, model.processing) for r in records]
-    limits = [config.max_new_tokens[r.task] for r in records]
-    partial = PartialAnswers(path.with_name(".answers.partial.jsonl"), _key(config, model), [r.id for r in records])
-    taken_over = len(partial.known)
-    answers = answer_all(
+    return places
+
+
+def _predict(path: pathlib.Path, places: "list[Place]", config: Any, model: "LoadedModel", mesh: "Mesh") -> int:
+    """Generates and writes every prediction aside, then renames. Returns how many answers were there already."""
+    import jax
+
+    from data_pipelines.questions import Questions
+    from umit_jax.eval.partial import PartialAnswers
+
+    questions = Questions(places, model.tokenizer, model.processing)
+    if jax.process_index() > 0:
+        _answers(questions, config, model, mesh, {}, lambda _: None)
+        return 0
+    ids = [asked.record.id for asked in questions.asked]
+    partial = PartialAnswers(path.with_name(".answers.partial.jsonl"), _key(config, model), ids)
+    known = dict(partial.known)
+    answers = _answers(questions, config, model, mesh, known, partial.add)
+    _write(path, questions, answers, config, model)
+    partial.remove()
+    return len(known)
+
+
+def _answers(
+    questions: "Questions", config: Any, model: "LoadedModel", mesh: "Mesh", known: Any, report: Any
+) -> "list[Answer]":
+    from umit_jax.infer.buckets import answer_all
+    from umit_jax.infer.sampling import Sampling, row_keys
+
+    stop, records = tuple(config.stop), [asked.record for asked in questions.asked]
+
+    def ended(tokens: list[int]) -> bool:
+        text = model.tokenizer.decode(tokens)
+        return prediction.before(text, stop) != text
+
+    return answer_all(
         model.config,
         model.params,
-        prompts,
-        max_new_tokens=limits,
+        questions,
+        max_new_tokens=[config.max_new_tokens[record.task] for record in records],
         eos_ids=model.tokenizer.eos_ids,
+        options=questions.options() if config.option_scores else None,
+        keys_N2=row_keys(config.seed, [record.id for record in records]),
         rows=config.rows,
-        known=dict(partial.known),
-        report=partial.add,
+        compute_dtype=config.compute_dtype,
+        sampling=Sampling(**config.sampling),
+        ended=ended if stop else None,
+        mesh=mesh,
+        known=known,
+        report=report,
     )
+
+
+def _write(
+    path: pathlib.Path, questions: "Questions", answers: "list[Answer]", config: Any, model: "LoadedModel"
+) -> None:
+    from data_pipelines.shards import open_shards
+    from umit_jax.eval.baseline import fit
+
+    training = [open_shards(pathlib.Path(directory), config.baseline_split) for directory in config.sources]
+    records = (shards[i] for shards in training for i in range(len(shards)))
+    truths = [prediction.identity(record) for record in records if record.task in config.tasks]
+    baseline, counts = fit(truths), prediction.training_words(truths)
+    about = {"seed": config.seed, "config_hash": config_hash(_settings(config))}
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        for record, prompt, ids in zip(records, prompts, answers, strict=True):
-            text = model.tokenizer.decode(ids).strip()
-            line = _prediction(record, prompt.spoken, text, baseline) | rare_words(record, counts)
+        for asked, answer in zip(questions.asked, answers, strict=True):
+            line = prediction.line(asked, answer, model.tokenizer, baseline, tuple(config.stop))
+            line |= prediction.rare_words(asked.record, counts) | about
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     pathlib.Path(file.name).chmod(0o644)
     pathlib.Path(file.name).replace(path)
-    partial.remove()
-    return taken_over
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in config.to_dict().items() if key not in _WITHOUT_EFFECT}
 
 
 def _key(config: Any, model: "LoadedModel") -> str:
@@ -117,56 +186,6 @@ def _key(config: Any, model: "LoadedModel") -> str:
     from umit_jax.train.weights import fingerprint
 
     shards = [shard["sha256"] for d in config.sources for shard in open_shards(pathlib.Path(d), config.split).shards]
-    settings = {key: value for key, value in config.to_dict().items() if key != "baseline_split"}
     parts = [__version__, fingerprint(model.checkpoint.path), model.config.to_hf(), model.tokenizer.fingerprint]
-    parts += [model.processing.to_json(), shards, settings]
+    parts += [model.processing.to_json(), shards, _settings(config)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()
-
-
-def training_words(truths: list[dict[str, Any]]) -> dict[str, Any]:
-    """Words of the English training reports of each data set, counted: mode r2gen hides the rare ones."""
-    from umit_jax.eval.metrics.r2gen import count_words
-
-    reports: dict[str, list[str]] = {}
-    for item in truths:
-        if _is_english_report(item["task"], item["language"], item["target"]):
-            reports.setdefault(item["dataset"], []).append(item["target"]["text"])
-    return {dataset: count_words(texts, dataset) for dataset, texts in reports.items()}
-
-
-def rare_words(record: Any, counts: dict[str, Any]) -> dict[str, list[str]]:
-    from umit_jax.eval.metrics import r2gen
-
-    if record.dataset not in counts or not _is_english_report(record.task, record.language, record.target):
-        return {}
-    return {"rare_words": r2gen.rare_words(record.target["text"], record.dataset, counts[record.dataset])}
-
-
-def _is_english_report(task: str, language: str, target: dict[str, Any]) -> bool:
-    return task == "report" and language == "en" and target["kind"] == "text"
-
-
-def _identity(record: Any) -> dict[str, Any]:
-    keys = ("id", "task", "dataset", "language", "topic", "patient_id", "heldout", "synthetic")
-    return {**{key: getattr(record, key) for key in keys}, "target": record.target}
-
-
-def _prediction(record: Any, spoken: Any, text: str, baseline: Any) -> dict[str, Any]:
-    """One line. spoken: the frame in which the model was shown to say 2D boxes, None for 0-1000."""
-    from data_pipelines.spoken import spoken_target
-    from umit_jax.eval.parse import parse
-
-    item = _identity(record)
-    truth = item.pop("target")
-    if truth["kind"] == "text":  # boxes inside a text are compared as text, so they must speak the same frame
-        truth = spoken_target(record, spoken)
-    return {
-        **item,
-        "modality": "+".join(dict.fromkeys(media.modality for media in record.media)) or None,
-        "prompt": record.turns[-2].text,
-        "text": text,
-        "parsed": parse(text, truth, record.language, spoken),
-        "truth": truth,
-        **({} if spoken is None else {"spoken": spoken.to_json()}),
-        "baseline": baseline.predict({**item, "target": truth}),
-    }

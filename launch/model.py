@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines import chat_template
 from data_pipelines.example import Processing
@@ -11,7 +11,12 @@ from launch import workdir
 from launch.cli import UsageError
 from umit_jax.model import families
 from umit_jax.model.config import ModelConfig
+from umit_jax.model.param import abstract_params, logical_axes
+from umit_jax.parallel.rules import shardings
 from umit_jax.train.weights import load_weights
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +28,27 @@ class LoadedModel:
     checkpoint: workdir.Checkpoint
 
 
-def load(directory: pathlib.Path, flag: str = "--checkpoint", base: pathlib.Path | None = None) -> LoadedModel:
-    """The model of a workdir or of one of its checkpoints, parameters in float32, those of a LoRA run merged.
+def load(
+    directory: pathlib.Path,
+    flag: str = "--checkpoint",
+    base: pathlib.Path | None = None,
+    mesh: "Mesh | None" = None,
+    dtype: str = "float32",
+) -> LoadedModel:
+    """The model of a workdir or of one of its checkpoints, parameters in `dtype`, those of a LoRA run merged.
 
-    base: workdir or checkpoint that the base of a LoRA run is now, if it has moved.
+    base: workdir or checkpoint that the base of a LoRA run is now, if it has moved. mesh: parameters go straight into
+    its shardings, each process reading its part; without one, to the first device.
     """
     checkpoint = workdir.find(directory, flag)
     below = None if base is None else workdir.find(base, "--base").path
     config, tokenizer, processing = load_companions(checkpoint.model_dir)
     chat_template.check(tokenizer)
-    params = load_weights(checkpoint.path, config, base=below)
+    places = None
+    if mesh is not None:
+        shapes = abstract_params(config)
+        places = shardings(mesh, logical_axes(config), shapes)
+    params = load_weights(checkpoint.path, config, places, dtype, base=below)
     return LoadedModel(config, params, tokenizer, processing, checkpoint)
 
 

@@ -41,14 +41,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     record = conversation_record(messages, args.window or "", how)
     model = models.load(args.checkpoint, base=args.base)
     prompt = build_prompt(record, model.tokenizer, model.processing)
-    (ids,) = answer_all(
+    (answer,) = answer_all(
         model.config,
         model.params,
         [prompt],
         max_new_tokens=args.max_new_tokens,
         eos_ids=model.tokenizer.eos_ids,
     )
-    text = model.tokenizer.decode(ids).strip()
+    text = model.tokenizer.decode(answer.tokens).strip()
     parsed = _parsed(text, record, prompt.spoken)
     if args.overlay:
         from launch.overlay import draw
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             raise UsageError("--overlay: there is no image to draw on")
         draw(record.media[0], parsed, args.overlay)
     print(text)
-    return {"text": text, "parsed": parsed, "token_ids": ids}
+    return {"text": text, "parsed": parsed, "token_ids": answer.tokens}
 
 
 def _messages(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -17,12 +17,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "predictions", type=pathlib.Path, nargs="+", help="predictions.jsonl of umit eval; of two runs to compare them"
     )
     parser.add_argument("--out", type=workdir.local, required=True, help="directory for the scores")
-    add_mode(parser)
+    add_scoring(parser)
 
 
-def add_mode(parser: argparse.ArgumentParser) -> None:
+def add_scoring(parser: argparse.ArgumentParser) -> None:
     text = "convention to score by beside the strict one, may be repeated (docs/metrics.md)"
     parser.add_argument("--mode", action="append", default=[], help=text)
+    text = "also the sensitivity for each class at this specificity, as 0.9; may be repeated"
+    parser.add_argument("--specificity", action="append", default=[], type=_share, metavar="S", help=text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, found {text!r}")
+    return value
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -36,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     runs = [read_predictions(_file(path)) for path in args.predictions]
     if len(runs) == 2:
         return _compare(args, *runs)
-    scores = score(runs[0], modes=args.mode)
+    scores = score(runs[0], modes=args.mode, specificities=args.specificity)
     args.out.mkdir(parents=True, exist_ok=True)
     write_scores(args.out, scores)
     return {

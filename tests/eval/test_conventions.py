@@ -244,7 +244,7 @@ def test_r2gen_scores_against_the_cut_truth():
 def test_an_evaluation_counts_rare_words_in_the_english_training_reports_of_the_same_data_set():
     from types import SimpleNamespace
 
-    from launch.evaluate import rare_words, training_words
+    from launch.prediction import rare_words, training_words
 
     def truth(text, dataset="d", language="en", task="report"):
         return {"task": task, "language": language, "dataset": dataset, "target": text_target(text)}

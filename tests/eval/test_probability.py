@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from umit_jax.eval.bootstrap import compare, interval
 from umit_jax.eval.metrics import Item
-from umit_jax.eval.metrics.probability import probabilities
+from umit_jax.eval.metrics.probability import operating_points, probabilities
 from umit_jax.eval.predictions import PredictionError, read_predictions
 from umit_jax.targets import options_target
 
@@ -95,3 +95,29 @@ def test_scores_that_are_no_probabilities_of_the_options_are_refused(scores, mes
     (tmp_path / "p.jsonl").write_text(json.dumps(line))
     with pytest.raises(PredictionError, match=message):
         read_predictions(tmp_path / "p.jsonl")
+
+
+@pytest.mark.parametrize("specificity", [0.5, 0.8, 0.9, 0.99])
+def test_sensitivity_at_a_specificity_is_the_point_of_scikit_learns_roc_curve(specificity):
+    truths, scores, options = drawn(3, 90)
+    items = [item(t, s, options) for t, s in zip(truths, scores, strict=True)]
+    found = operating_points(items, [specificity])
+    assert len(found) == 3
+    for index, option in enumerate(options):
+        fpr, tpr, _ = roc_curve(np.array(truths) == index, scores[:, index], drop_intermediate=False)
+        expected = tpr[fpr <= 1 - specificity + 1e-12].max()
+        statistic = found[f"sensitivity_at_specificity_{specificity:g}", option]
+        assert statistic.point == pytest.approx(expected)
+        assert statistic.count == 90
+        low, high = interval(statistic, range(90))
+        assert low <= statistic.point <= high
+
+
+def test_a_tenth_of_ten_negatives_is_one_and_equal_scores_pass_together():
+    options = ["no", "yes"]
+    scores = [0.9, 0.8, 0.8, 0.7, *[0.1] * 9]
+    truths = [1, 0, 1, 1, *[0] * 9]
+    items = [item(t, [1 - s, s], options) for t, s in zip(truths, scores, strict=True)]
+    name = "sensitivity_at_specificity_0.9"
+    assert operating_points(items, [0.9])[name, "yes"].point == 1.0
+    assert operating_points(items, [0.95])["sensitivity_at_specificity_0.95", "yes"].point == pytest.approx(1 / 3)

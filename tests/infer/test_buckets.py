@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from configs.sizes import SIZES
 from umit_jax.batch import check_batch
 from umit_jax.infer import generate as generate_module
-from umit_jax.infer.buckets import answer_all, pad, plan
+from umit_jax.infer.buckets import answer_all, pad, plan, sizes
 from umit_jax.infer.generate import generate
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import init_params
@@ -44,15 +44,15 @@ def make_prompt(tokens, merged=0, seed=0, values=CONFIG.vision.patch_values) -> 
     )
 
 
-sizes = st.lists(st.tuples(st.integers(1, 400), st.integers(0, 300), st.integers(1, 90)), min_size=1, max_size=60)
+drawn = st.lists(st.tuples(st.integers(1, 400), st.integers(0, 300), st.integers(1, 90)), min_size=1, max_size=60)
 
 
 @settings(max_examples=50, deadline=None)
-@given(sizes, st.integers(1, 40), st.integers(1, 5))
-def test_every_prompt_is_in_one_bucket_that_holds_it(sizes, rows, shapes):
-    prompts = [make_prompt(text + merged, merged, values=1) for text, merged, _ in sizes]
-    limits = np.array([limit for *_, limit in sizes])
-    buckets = plan(prompts, limits, rows=rows, shapes=shapes)
+@given(drawn, st.integers(1, 40), st.integers(1, 5))
+def test_every_prompt_is_in_one_bucket_that_holds_it(drawn, rows, shapes):
+    prompts = [make_prompt(text + merged, merged, values=1) for text, merged, _ in drawn]
+    limits = np.array([limit for *_, limit in drawn])
+    buckets = plan(sizes(prompts), limits, rows=rows, shapes=shapes)
     assert len(buckets) <= shapes
     assert sorted(i for bucket in buckets for i in bucket.prompts) == list(range(len(prompts)))
     for bucket in buckets:
@@ -66,20 +66,20 @@ def test_every_prompt_is_in_one_bucket_that_holds_it(sizes, rows, shapes):
 
 def test_small_and_large_prompts_are_not_padded_to_one_shape():
     prompts = [make_prompt(20, 0, values=1)] * 50 + [make_prompt(300, 256, values=1)] * 5
-    small, large = plan(prompts, np.full(55, 8), rows=32, shapes=4)
+    small, large = plan(sizes(prompts), np.full(55, 8), rows=32, shapes=4)
     assert (small.tokens, small.patches, large.tokens, large.patches) == (32, 0, 304, 1024)
 
 
 def test_large_images_have_fewer_rows_a_batch():
     prompts = [make_prompt(800, 768, values=1)] * 20
-    (bucket,) = plan(prompts, np.full(20, 8), rows=32, shapes=4)
+    (bucket,) = plan(sizes(prompts), np.full(20, 8), rows=32, shapes=4)
     assert bucket.rows == 1
 
 
 def test_padded_rows_are_a_valid_batch():
     prompts = [make_prompt(9, 4), make_prompt(5), make_prompt(30, 12)]
-    (bucket,) = plan(prompts, np.full(3, 8), rows=8, shapes=1)
-    batch = check_batch(pad([prompts[i] for i in bucket.prompts], bucket))
+    (bucket,) = plan(sizes(prompts), np.full(3, 8), rows=8, shapes=1)
+    batch = check_batch(pad([prompts[i] for i in bucket.prompts], bucket, CONFIG.vision.patch_values))
     assert batch.segments_BS.sum(1).tolist() == [5, 9, 30]
 
 
@@ -94,12 +94,17 @@ def test_answers_come_in_the_order_of_the_prompts_and_each_shape_is_compiled_onc
     answers = answer_all(CONFIG, params, prompts, max_new_tokens=limits, eos_ids=(7,), rows=4, shapes=2)
     assert [program._cache_size() - size for program, size in zip(programs, before, strict=True)] == [2, 2]
     for prompt, limit, answer in zip(prompts, limits, answers, strict=True):
-        (bucket,) = plan([prompt], np.array([limit]), rows=1, shapes=1)
+        (bucket,) = plan(sizes([prompt]), np.array([limit]), rows=1, shapes=1)
         bucket = dataclasses.replace(bucket, tokens=64, patches=96, new_tokens=6)
-        tokens_BN, lengths_B = generate(
-            CONFIG, params, pad([prompt], bucket), max_new_tokens=6, eos_ids=(7,), limits_B=np.array([limit])
+        tokens_BN, lengths_B, *_ = generate(
+            CONFIG,
+            params,
+            pad([prompt], bucket, CONFIG.vision.patch_values),
+            max_new_tokens=6,
+            eos_ids=(7,),
+            limits_B=np.array([limit]),
         )
-        assert answer == tokens_BN[0, : lengths_B[0]].tolist()
+        assert answer.tokens == tokens_BN[0, : lengths_B[0]].tolist()
 
 
 def test_no_prompts_have_no_answers():
@@ -108,4 +113,4 @@ def test_no_prompts_have_no_answers():
 
 def test_rows_and_shapes_must_be_positive():
     with pytest.raises(ValueError, match="rows and shapes: expected at least 1, found 0 and 4"):
-        plan([], np.zeros(0), rows=0, shapes=4)
+        plan(sizes([]), np.zeros(0), rows=0, shapes=4)

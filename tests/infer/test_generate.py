@@ -9,7 +9,7 @@ import pytest
 from configs.sizes import SIZES
 from umit_jax.batch import Batch, empty_batch
 from umit_jax.infer import generate as generate_module
-from umit_jax.infer.generate import generate
+from umit_jax.infer.generate import Rules, generate
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import bind, init_params
 
@@ -74,7 +74,7 @@ def without_cache(batch: Batch, new: int) -> list[list[int]]:
 @pytest.mark.parametrize("patches", [0, 16])
 def test_the_cache_changes_no_token_whatever_the_lengths_of_the_prompts(patches):
     batch = prompts([6, 12, 9], 16, patches)
-    tokens_BN, lengths_B = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=())
+    tokens_BN, lengths_B, *_ = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=())
     expected = without_cache(batch, NEW)
     assert tokens_BN.tolist() == expected
     assert lengths_B.tolist() == [NEW] * 3
@@ -94,9 +94,9 @@ def test_more_padding_and_other_rows_change_no_token():
 
 def test_a_row_stops_before_its_first_end_token_and_the_others_go_on():
     batch = prompts([6, 12, 9], 16)
-    free, _ = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=())
+    free, *_ = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=())
     ends = (int(free[0, 3]), 511)
-    tokens_BN, lengths_B = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=ends)
+    tokens_BN, lengths_B, *_ = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=ends)
     for row in range(3):
         stops = [i for i, token in enumerate(free[row].tolist()) if token in ends]
         expected = stops[0] if stops else NEW
@@ -108,9 +108,9 @@ def test_a_row_stops_before_its_first_end_token_and_the_others_go_on():
 
 def test_each_row_has_its_own_limit_and_padding_rows_get_nothing():
     batch = prompts([6, 12, 0], 16)
-    free, _ = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=())
+    free, *_ = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=())
     limits = np.array([2, 7, 5])
-    tokens_BN, lengths_B = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=(), limits_B=limits)
+    tokens_BN, lengths_B, *_ = generate(CONFIG, params(), batch, max_new_tokens=NEW, eos_ids=(), limits_B=limits)
     assert lengths_B.tolist() == [2, 7, 0]
     assert tokens_BN[0, :2].tolist() == free[0, :2].tolist()
     assert tokens_BN[1, :7].tolist() == free[1, :7].tolist()
@@ -119,11 +119,13 @@ def test_each_row_has_its_own_limit_and_padding_rows_get_nothing():
 
 def test_decoding_leaves_its_loop_when_all_rows_are_done():
     batch = prompts([6, 12], 16)
-    limits, ends = np.array([3, 2], np.int32), np.array([-1], np.int32)
-    state, position_B = generate_module.prefill(
-        CONFIG, params(), batch, limits, ends, max_new_tokens=NEW, compute_dtype="float32", attention="blockwise"
+    rules = Rules(np.array([3, 2], np.int32), np.array([-1], np.int32), np.zeros((2, 2), np.uint32))
+    state, end = generate_module.prefill(
+        CONFIG, params(), batch, rules, max_new_tokens=NEW, compute_dtype="float32", attention="blockwise"
     )
-    state = generate_module.decode(CONFIG, params(), state, position_B, limits, ends, compute_dtype="float32")
+    state = generate_module.decode(
+        CONFIG, params(), state, end, rules, np.int32(NEW), np.zeros(2, bool), compute_dtype="float32"
+    )
     assert int(state.count) == 3
 
 
@@ -136,17 +138,19 @@ def test_a_shape_is_compiled_once_and_the_cache_is_updated_in_place():
         generate(CONFIG, params(), prompts(other, 20, seed=seed), **options)
     assert [program._cache_size() for program in programs] == before
 
-    batch, limits, ends = prompts([4, 4], 20), np.full(2, 5, np.int32), np.array([1, 2], np.int32)
-    state, position_B = generate_module.prefill(
-        CONFIG, params(), batch, limits, ends, max_new_tokens=5, compute_dtype="float32", attention="blockwise"
+    batch, rules = (
+        prompts([4, 4], 20),
+        Rules(np.full(2, 5, np.int32), np.array([1, 2], np.int32), np.zeros((2, 2), "u4")),
     )
+    state, end = generate_module.prefill(
+        CONFIG, params(), batch, rules, max_new_tokens=5, compute_dtype="float32", attention="blockwise"
+    )
+    rest = end, rules, np.int32(5), np.zeros(2, bool)
     keys = state.cache.layers[0][0]
-    compiled = generate_module.decode.lower(
-        CONFIG, params(), state, position_B, limits, ends, compute_dtype="float32"
-    ).compile()
+    compiled = generate_module.decode.lower(CONFIG, params(), state, *rest, compute_dtype="float32").compile()
     cache_bytes = 2 * CONFIG.text.layers * keys.nbytes
     assert compiled.memory_analysis().alias_size_in_bytes >= cache_bytes
-    generate_module.decode(CONFIG, params(), state, position_B, limits, ends, compute_dtype="float32")
+    generate_module.decode(CONFIG, params(), state, *rest, compute_dtype="float32")
     assert keys.is_deleted()
 
 

@@ -67,6 +67,10 @@ def test_scores_cover_the_five_tasks_with_baseline_and_interval(evaluation):
 def test_score_repeats_the_numbers_without_a_model(evaluation, tmp_path):
     lines = [json.loads(line) for line in (evaluation / "predictions.jsonl").read_text().splitlines()]
     assert {"id", "task", "dataset", "language", "prompt", "text", "parsed", "truth"} <= set(lines[0])
+    assert all(len(line["scores"]) == len(line["truth"]["options"]) for line in lines if "options" in line["truth"])
+    boxes = [line for line in lines if line["truth"]["kind"] == "boxes"]
+    assert all(len(line["scores"]) == len(line["parsed"]["items"] if line["parsed"] else []) for line in boxes)
+    assert all(len(image) == 64 for line in lines for image in line["images"])
     stripped = tmp_path / "predictions.jsonl"
     stripped.write_text("".join(json.dumps({**line, "parsed": None}, ensure_ascii=False) + "\n" for line in lines))
     umit("score", stripped, "--out", tmp_path / "again")
@@ -147,7 +151,7 @@ def test_the_export_loads_in_transformers_and_says_the_same_tokens_on_held_out_i
         out = theirs.generate(**inputs, mm_token_type_ids=kinds, max_new_tokens=12, do_sample=False)
         said = out[0, inputs["input_ids"].shape[1] :].tolist()
         said = said[: next((i for i, t in enumerate(said) if t in ours.tokenizer.eos_ids), len(said))]
-        assert said == answer
+        assert said == answer.tokens
 
 
 def hugging_face_inputs(tokenizer, images, record):

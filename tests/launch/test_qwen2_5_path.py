@@ -114,7 +114,7 @@ def test_the_export_is_transformers_qwen2_5_vl_and_says_the_same_tokens(shards, 
     for record, prompt, answer in zip(records, prompts, answers, strict=True):
         inputs = hugging_face_inputs(images, record, prompt, ours.config, ours.processing)
         out = theirs.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None, pad_token_id=0)
-        assert out[0, len(prompt.tokens_S) :].tolist() == answer
+        assert out[0, len(prompt.tokens_S) :].tolist() == answer.tokens
 
 
 def hugging_face_inputs(images, record, prompt, config, processing):

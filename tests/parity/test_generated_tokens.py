@@ -49,7 +49,7 @@ def test_greedy_tokens_equal_those_of_transformers(shape, case):
     prompts = oracle.pack([[sample] for sample in samples] + [[]] * (ROWS - len(samples)), **SIZE)
 
     def our_tokens(eos_ids):
-        tokens_BN, lengths_B = generate(config, params, prompts, max_new_tokens=NEW_TOKENS, eos_ids=eos_ids)
+        tokens_BN, lengths_B, *_ = generate(config, params, prompts, max_new_tokens=NEW_TOKENS, eos_ids=eos_ids)
         assert not lengths_B[len(samples) :].any()
         return tokens_BN[: len(samples)], lengths_B[: len(samples)]
 

@@ -9,6 +9,7 @@
 | baseline, baseline_ci95 | the same of the naive baseline on the same questions, null where a line has none   |
 | better             | "higher" or "lower"                                                                     |
 | beats_baseline     | the two intervals do not overlap and ours is the better; null where either is missing   |
+| class              | the option that the metric is about (sensitivity_at_specificity_S), null: not about one  |
 | n, n_patients      | questions, and patients among them (null where a line names none)                       |
 | dims, heldout, synthetic | 2 or 3 for boxes and points; "patient" or "region"; true if no such patient exists |
 
@@ -27,6 +28,7 @@ from typing import Any
 
 from umit_jax.eval.bootstrap import Statistic, interval, mean
 from umit_jax.eval.metrics import Item
+from umit_jax.eval.metrics.probability import operating_points
 from umit_jax.eval.modes import STRICT, UNPARSED, check_modes, families
 from umit_jax.eval.predictions import Prediction, PredictionError, read, shape
 from umit_jax.targets import Target
@@ -45,13 +47,16 @@ class Scores:
     not_computed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def score(predictions: Sequence[Prediction], *, modes: Sequence[str] = ()) -> Scores:
-    """Every metric of the strict convention and of `modes`. Raises ModeError, and PredictionError for confidences
-    that do not fit the boxes of their text."""
+def score(
+    predictions: Sequence[Prediction], *, modes: Sequence[str] = (), specificities: Sequence[float] = ()
+) -> Scores:
+    """Every metric of the strict convention and of `modes`, and for each class of options its sensitivity at these
+    specificities. Raises ModeError, and PredictionError for confidences that do not fit the boxes of their text."""
     modes = check_modes(modes)
     scores = Scores()
     for about, members in grouped(predictions):
         scores.rows += _rows(about, members, modes, scores.not_computed)
+        scores.rows += _operating_points(about, members, specificities)
         for by in PARTS:
             parts: dict[str, list[Prediction]] = defaultdict(list)
             for prediction in members:
@@ -130,27 +135,49 @@ def _rows(about: Row, predictions: list[Prediction], modes: Sequence[str], not_c
         items = _items(predictions, [prediction["baseline"] for prediction in predictions])
         theirs = _statistics(about, items, predictions, modes, {})
         del theirs[STRICT, UNPARSED]
-    rows = []
-    for (mode, name), statistic in ours.items():
-        against = theirs.get((mode, name))
-        ci95 = interval(statistic, patients)
-        baseline_ci95 = interval(against, patients) if against else None
-        row = {
-            "schema": SCHEMA,
-            **about,
-            "metric": name,
-            "mode": mode,
-            "value": statistic.point,
-            "ci95": ci95 and list(ci95),
-            "baseline": against.point if against else None,
-            "baseline_ci95": baseline_ci95 and list(baseline_ci95),
-            "better": "higher" if statistic.higher_is_better else "lower",
-            "beats_baseline": _beats(ci95, baseline_ci95, statistic.higher_is_better),
-            "n": statistic.count,
-            "n_patients": n_patients(predictions),
-        }
-        rows.append(row)
-    return rows
+    return [
+        _row(about, name, mode, statistic, predictions, patients, theirs.get((mode, name)))
+        for (mode, name), statistic in ours.items()
+    ]
+
+
+def _operating_points(about: Row, predictions: list[Prediction], specificities: Sequence[float]) -> list[Row]:
+    if not specificities or shape(predictions[0]["truth"])[0] != "options":
+        return []
+    patients = clusters(predictions)
+    found = operating_points(_items(predictions), list(dict.fromkeys(specificities)))
+    return [
+        {**_row(about, name, STRICT, statistic, predictions, patients, None), "class": word}
+        for (name, word), statistic in found.items()
+    ]
+
+
+def _row(
+    about: Row,
+    name: str,
+    mode: str,
+    statistic: Statistic,
+    predictions: list[Prediction],
+    patients: list[tuple[str, Any]],
+    against: Statistic | None,
+) -> Row:
+    ci95 = interval(statistic, patients)
+    baseline_ci95 = interval(against, patients) if against else None
+    return {
+        "schema": SCHEMA,
+        **about,
+        "metric": name,
+        "mode": mode,
+        "class": None,
+        "value": statistic.point,
+        "ci95": ci95 and list(ci95),
+        "baseline": against.point if against else None,
+        "baseline_ci95": baseline_ci95 and list(baseline_ci95),
+        "better": "higher" if statistic.higher_is_better else "lower",
+        "beats_baseline": _beats(ci95, baseline_ci95, statistic.higher_is_better),
+        "n": statistic.count,
+        "n_patients": n_patients(predictions),
+    }
 
 
 def _items(predictions: Sequence[Prediction], baselines: Sequence[Target] | None = None) -> list[Item]:

@@ -1,25 +1,50 @@
-"""Greedy generation: prefill the prompts, then one token a step for all rows until every row has stopped.
+"""Generation: prefill the prompts, score options beside them, then one token a step for all rows until all stop.
 
-Two compiled programs per shape of Batch and max_new_tokens: `prefill` reads the prompts and fills the cache, `decode`
-is one lax.while_loop over steps that leaves as soon as all rows are done. The cache is donated and lives in the
-loop's carry, so it is updated in place. A new token's M-RoPE position, the same on all three axes, is one more than
-the largest of everything before it (after an image the text goes on from its longer side, not from its token count).
+Compiled programs per shape of Batch and max_new_tokens: `prefill` reads the prompts and fills the cache, `option_logps`
+(score.py) reads it, `decode` is one lax.while_loop over steps that leaves as soon as all rows are done. The cache is
+donated and lives in the loop's carry, so it is updated in place. A new token's M-RoPE position, the same on all three
+axes, is one more than the largest of everything before it (after an image the text goes on from its longer side, not
+from its token count). On a mesh rows lie over (data, fsdp), and heads of the cache over tensor.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from umit_jax.batch import Batch
 from umit_jax.infer.cache import Cache, make_cache, mark_filled
+from umit_jax.infer.sampling import GREEDY, Sampling, choose
+from umit_jax.infer.score import End, Options, logits_of, option_logps
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import bind
+from umit_jax.parallel.barrier import compiled_together
+from umit_jax.parallel.mesh import cache_sharding, everywhere
 
 NO_TOKEN = -1  # an end token that never comes
+_LOOK = 16  # tokens between two looks for what ends a text
+
+
+class Generated(NamedTuple):
+    """Row b's answer is tokens_BN[b, : lengths_B[b]], N = max_new_tokens; logps_BN are the log-probabilities of its
+    tokens. options_BO: those of each option, None where none were given."""
+
+    tokens_BN: np.ndarray
+    lengths_B: np.ndarray
+    logps_BN: np.ndarray
+    options_BO: np.ndarray | None
+
+
+class Rules(NamedTuple):
+    """limits_B: most new tokens of each row. ends_E: tokens that end a row. keys_B2: of its random numbers."""
+
+    limits_B: np.ndarray
+    ends_E: np.ndarray
+    keys_B2: np.ndarray
 
 
 class _State(NamedTuple):
@@ -28,6 +53,7 @@ class _State(NamedTuple):
     count: jax.Array
     token_B: jax.Array
     tokens_BN: jax.Array
+    logps_BN: jax.Array
     lengths_B: jax.Array
     done_B: jax.Array
     cache: Cache
@@ -43,32 +69,47 @@ def generate(
     limits_B: np.ndarray | None = None,
     compute_dtype: str = "float32",
     attention: str = "blockwise",
-) -> tuple[np.ndarray, np.ndarray]:
-    """tokens_BN int32 and lengths_B int32, N = max_new_tokens: row b's answer is tokens_BN[b, : lengths_B[b]].
+    sampling: Sampling = GREEDY,
+    keys_B2: np.ndarray | None = None,
+    options: Options | None = None,
+    ended: Callable[[list[int]], bool] | None = None,
+    mesh: Mesh | None = None,
+) -> Generated:
+    """Answers to prompts, one a row, right-padded (segments 1, then 0); a row of padding only gets no tokens.
 
-    prompts: one prompt a row, right-padded (segments 1, then 0); a row of padding only gets no tokens. limits_B:
-    at most this many new tokens in each row, instead of N. A row stops at its first token in eos_ids, which stands at
-    tokens_BN[b, lengths_B[b]] and is not part of the answer; a row that ran out of tokens has none there.
+    limits_B: at most this many new tokens in each row, instead of N. A row stops at its first token in eos_ids, which
+    stands at tokens_BN[b, lengths_B[b]] and is not part of the answer; a row that ran out of tokens has none there.
+    ended: says of a row's tokens so far that nothing more is wanted; asked now and then, so more may have come.
+    keys_B2: of the random numbers of each row (sampling.row_keys). mesh: the devices over which params and prompts lie.
     Raises ValueError where a row holds more than one segment or max_new_tokens is not positive.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens: expected at least 1, found {max_new_tokens}")
-    _check_rows(np.asarray(prompts.segments_BS))
+    if isinstance(prompts.segments_BS, np.ndarray):
+        _check_rows(prompts.segments_BS)
     rows = prompts.tokens_BS.shape[0]
     limits = np.full(rows, max_new_tokens, np.int32) if limits_B is None else np.asarray(limits_B, np.int32)
-    stops = np.array(sorted(eos_ids) or [NO_TOKEN], np.int32)
-    state, position_B = prefill(
-        config,
-        params,
-        prompts,
-        limits,
-        stops,
-        max_new_tokens=max_new_tokens,
-        compute_dtype=compute_dtype,
-        attention=attention,
+    keys = np.zeros((rows, 2), np.uint32) if keys_B2 is None else keys_B2
+    rules = Rules(limits, np.array(sorted(eos_ids) or [NO_TOKEN], np.int32), keys)
+    how: dict[str, Any] = {"compute_dtype": compute_dtype, "sampling": sampling, "mesh": mesh}
+    state, end = compiled_together(
+        prefill, config, params, prompts, rules, max_new_tokens=max_new_tokens, attention=attention, **how
     )
-    state = decode(config, params, state, position_B, limits, stops, compute_dtype=compute_dtype)
-    return np.asarray(state.tokens_BN), np.asarray(state.lengths_B)
+    options_BO = None
+    if options is not None:
+        scored = compiled_together(option_logps, config, params, state.cache, end, options, compute_dtype=compute_dtype)
+        options_BO = everywhere(scored)
+    stopped_B = np.zeros(rows, bool)
+    until, step = 0, _LOOK if ended else max_new_tokens
+    while until < max_new_tokens and not stopped_B.all():
+        until = min(until + step, max_new_tokens)
+        state = compiled_together(decode, config, params, state, end, rules, np.int32(until), stopped_B, **how)
+        if ended:
+            tokens, lengths = everywhere(state.tokens_BN), everywhere(state.lengths_B)
+            text_over_B = [ended(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=True)]
+            stopped_B = everywhere(state.done_B) | text_over_B
+    tokens_BN, lengths_B = everywhere(state.tokens_BN), everywhere(state.lengths_B)
+    return Generated(tokens_BN, lengths_B, everywhere(state.logps_BN), options_BO)
 
 
 def _check_rows(segments_BS: np.ndarray) -> None:
@@ -76,19 +117,22 @@ def _check_rows(segments_BS: np.ndarray) -> None:
         raise ValueError("segments_BS: expected one prompt a row: 1 and then, in padding, 0")
 
 
-@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens", "compute_dtype", "attention"))
+@functools.partial(
+    jax.jit, static_argnames=("config", "max_new_tokens", "compute_dtype", "attention", "sampling", "mesh")
+)
 def prefill(
     config: ModelConfig,
     params: Any,
     prompts: Batch,
-    limits_B: jax.Array,
-    eos_E: jax.Array,
+    rules: Rules,
     *,
     max_new_tokens: int,
     compute_dtype: str,
     attention: str,
-) -> tuple[_State, jax.Array]:
-    """The state after each row's first new token, and that token's position_B."""
+    sampling: Sampling = GREEDY,
+    mesh: Mesh | None = None,
+) -> tuple[_State, End]:
+    """The state after each row's first new token, and the end of each prompt."""
     model = bind(config, params)
     x_BSD, k_LBSKH, v_LBSKH = model.prefill(prompts, compute_dtype=jnp.dtype(compute_dtype), attention=attention)
     filled_BS = prompts.segments_BS > 0
@@ -100,60 +144,73 @@ def prefill(
         count=jnp.zeros((), jnp.int32),
         token_B=jnp.zeros(rows, jnp.int32),
         tokens_BN=jnp.zeros((rows, max_new_tokens), jnp.int32),
+        logps_BN=jnp.zeros((rows, max_new_tokens), jnp.float32),
         lengths_B=jnp.zeros(rows, jnp.int32),
-        done_B=(prompt_B == 0) | (limits_B <= 0),
-        cache=make_cache(k_LBSKH, v_LBSKH, prompts.segments_BS, max_new_tokens),
+        done_B=(prompt_B == 0) | (rules.limits_B <= 0),
+        cache=_laid(make_cache(k_LBSKH, v_LBSKH, prompts.segments_BS, max_new_tokens), mesh),
     )
-    return _take(state, _logits(model, last_BD), limits_B, eos_E), position_B
+    return _take(state, logits_of(model, last_BD), rules, sampling), End(position_B, last_BD)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "compute_dtype"), donate_argnames=("state",))
+@functools.partial(jax.jit, static_argnames=("config", "compute_dtype", "sampling", "mesh"), donate_argnames=("state",))
 def decode(
     config: ModelConfig,
     params: Any,
     state: _State,
-    position_B: jax.Array,
-    limits_B: jax.Array,
-    eos_E: jax.Array,
+    end: End,
+    rules: Rules,
+    until: jax.Array,
+    stopped_B: jax.Array,
     *,
     compute_dtype: str,
+    sampling: Sampling = GREEDY,
+    mesh: Mesh | None = None,
 ) -> _State:
-    """The state once every row is done: donated on the way in, so the cache is never held twice."""
+    """The state once every row is done or has `until` tokens; rows of stopped_B get no more. state is donated, so the
+    cache is never held twice."""
     model = bind(config, params)
-    slots = state.tokens_BN.shape[1]
-    first_slot = state.cache.filled_BT.shape[1] - slots
+    first_slot = state.cache.filled_BT.shape[1] - state.tokens_BN.shape[1]
 
     def running(state: _State) -> jax.Array:
-        return (state.count < slots) & ~jnp.all(state.done_B)
+        return (state.count < until) & ~jnp.all(state.done_B)
 
     def step(state: _State) -> _State:
         slot = first_slot + state.count - 1
         filled_BT = mark_filled(state.cache.filled_BT, slot)
         x_BD, layers = model.decode_step(
             state.token_B,
-            position_B + state.count - 1,
+            end.position_B + state.count - 1,
             state.cache.layers,
             slot,
             filled_BT,
             compute_dtype=jnp.dtype(compute_dtype),
         )
-        state = state._replace(cache=Cache(layers, filled_BT))
-        return _take(state, _logits(model, x_BD), limits_B, eos_E)
+        state = state._replace(cache=_laid(Cache(layers, filled_BT), mesh))
+        return _take(state, logits_of(model, x_BD), rules, sampling)
 
-    return jax.lax.while_loop(running, step, state)
-
-
-def _logits(model: Any, x_BD: jax.Array) -> jax.Array:
-    return jnp.einsum("bd,vd->bv", x_BD, model.head_VD().astype(x_BD.dtype), preferred_element_type=jnp.float32)
+    return jax.lax.while_loop(running, step, state._replace(done_B=state.done_B | stopped_B))
 
 
-def _take(state: _State, logits_BV: jax.Array, limits_B: jax.Array, eos_E: jax.Array) -> _State:
-    """The state with the likeliest token appended to every row that is not done."""
-    token_B = jnp.where(state.done_B, 0, jnp.argmax(logits_BV, axis=-1).astype(jnp.int32))
-    stop_B = jnp.any(token_B[:, None] == eos_E, axis=-1)
+def _laid(cache: Cache, mesh: Mesh | None) -> Cache:
+    """The cache over the devices of a mesh."""
+    if mesh is None:
+        return cache
+    sharding = cache_sharding(mesh, cache.layers[0][0].shape[1])
+    return cache._replace(layers=jax.lax.with_sharding_constraint(cache.layers, sharding))
+
+
+def _take(state: _State, logits_BV: jax.Array, rules: Rules, sampling: Sampling) -> _State:
+    """The state with the next token appended to every row that is not done."""
+    token_B = jnp.where(state.done_B, 0, choose(logits_BV, sampling, rules.keys_B2, state.count))
+    chosen_B1 = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)
+    logp_B1 = chosen_B1 - jax.nn.logsumexp(logits_BV, axis=-1, keepdims=True)
+    stop_B = jnp.any(token_B[:, None] == rules.ends_E, axis=-1)
     lengths_B = state.lengths_B + (~state.done_B & ~stop_B)
-    tokens_BN = jax.lax.dynamic_update_slice(state.tokens_BN, token_B[:, None], (0, state.count))
-    done_B = state.done_B | stop_B | (lengths_B >= limits_B)
     return state._replace(
-        count=state.count + 1, token_B=token_B, tokens_BN=tokens_BN, lengths_B=lengths_B, done_B=done_B
+        count=state.count + 1,
+        token_B=token_B,
+        tokens_BN=jax.lax.dynamic_update_slice(state.tokens_BN, token_B[:, None], (0, state.count)),
+        logps_BN=jax.lax.dynamic_update_slice(state.logps_BN, logp_B1, (0, state.count)),
+        lengths_B=lengths_B,
+        done_B=state.done_B | stop_B | (lengths_B >= rules.limits_B),
     )

@@ -1,9 +1,10 @@
-"""The decoder: M-RoPE, grouped-query attention, gated MLP; three functions over the same stacked layers.
+"""The decoder: M-RoPE, grouped-query attention, gated MLP; four functions over the same stacked layers.
 
 | function    | tokens            | attention                                    | returns                           |
 | train       | whole packed rows | causal within a segment                      | x                                 |
 | prefill     | whole rows        | causal within a segment                      | x, keys and values of every layer |
 | decode_step | one per row       | to the filled slots of the layer's cache     | x, the updated caches             |
+| branches    | several per row   | to the same slots, and causal within a branch | x                                |
 """
 
 import jax
@@ -15,7 +16,7 @@ from umit_jax.model.layers import POSITION_BIAS, GatedMLP, RMSNorm
 from umit_jax.model.param import ANYWHERE, Linear, Place, layer_list, normal, scan_layers, stack
 from umit_jax.model.rope import Table, mrope_table, rotate
 from umit_jax.ops.attention import Implementation, attention
-from umit_jax.ops.cached_attention import cached_attention
+from umit_jax.ops.cached_attention import branch_attention, cached_attention
 
 Caches = tuple[tuple[jax.Array, jax.Array], ...]  # keys (rotated) and values of each layer, (B, K, T, H)
 
@@ -129,6 +130,22 @@ class Decoder(nnx.Module):
             x_B1D = layer.finish(x_B1D, attended_BNH[:, None])
             updated.append((k_BKTH, v_BKTH))
         return self.norm(x_B1D), tuple(updated)
+
+    def branches(
+        self,
+        x_BMD: jax.Array,
+        positions_BM3: jax.Array,
+        caches: Caches,
+        filled_BT: jax.Array,
+        branches_BM: jax.Array,
+    ) -> jax.Array:
+        """Several continuations of what is cached, side by side in one row and each with its own number in
+        branches_BM: final hidden states. The caches stay as they are."""
+        rope = mrope_table(positions_BM3, self.config)
+        for layer, cache in zip(layer_list(self.layers), caches, strict=True):
+            q, k, v = layer.qkv(x_BMD, rope)
+            x_BMD = layer.finish(x_BMD, branch_attention(q, k, v, cache, filled_BT, branches_BM))
+        return self.norm(x_BMD)
 
 
 def _write(cache_BKTH: jax.Array, new_B1KH: jax.Array, slot: jax.Array) -> jax.Array:

@@ -108,6 +108,21 @@ class Qwen2VL(nnx.Module):
         x_B1D, caches = self.decoder.decode_step(x_B1D, positions_B13, caches, slot, filled_BT)
         return x_B1D[:, 0], caches
 
+    def branches(
+        self,
+        tokens_BM: jax.Array,
+        positions_BM: jax.Array,
+        caches: Caches,
+        filled_BT: jax.Array,
+        branches_BM: jax.Array,
+        *,
+        compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
+    ) -> jax.Array:
+        """Text that may follow each row, several versions of it beside each other: x_BMD (see Decoder.branches)."""
+        x_BMD = self.decoder.embed_tokens(tokens_BM, compute_dtype)
+        positions_BM3 = jnp.broadcast_to(positions_BM[..., None], (*positions_BM.shape, 3))
+        return self.decoder.branches(x_BMD, positions_BM3, caches, filled_BT, branches_BM)
+
     def head_VD(self) -> jax.Array:
         """The output layer, one row per token of the vocabulary; the embedding itself where the head is tied."""
         return self.decoder.head_VD()

@@ -6,11 +6,13 @@ as it is told, and ends every process when one of them dies.
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 _SECONDS = 24 * 3600  # a process that dies is noticed by its heartbeat, long before
+_compiled: set[tuple[Any, ...]] = set()
 
 
 def wait_for_all(what: str) -> None:
@@ -27,3 +29,16 @@ def first_alone(what: str) -> Iterator[None]:
     yield
     if jax.process_index() == 0:
         wait_for_all(what)
+
+
+def compiled_together(program: Any, *args: Any, **options: Any) -> Any:
+    """program(*args, **options) of a jitted function. Where there are several processes, all have compiled it for these
+    shapes before any of them runs it."""
+    if jax.process_count() > 1:
+        shapes = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(args) if hasattr(x, "shape"))
+        key = (program, shapes, *options.items())
+        if key not in _compiled:
+            program.lower(*args, **options).compile()
+            _compiled.add(key)
+            wait_for_all(f"compiled {len(_compiled)}")
+    return program(*args, **options)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -136,3 +137,30 @@ def global_batch(mesh: Mesh, local: Batch) -> Batch:
         return jax.make_array_from_process_local_data(sharding, array, (array.shape[0] * count, *array.shape[1:]))
 
     return Batch(*(place(array) for array in local))
+
+
+def own_rows(mesh: Mesh, rows: int) -> list[int]:
+    """The rows of a global array of `rows` rows that this process's devices hold, in order."""
+    held = batch_sharding(mesh).addressable_devices_indices_map((rows,))
+    return sorted({row for index in held.values() if index for row in range(*index[0].indices(rows))})
+
+
+def from_own_rows(mesh: Mesh, rows: int, own: Sequence[int], local: np.ndarray) -> jax.Array:
+    """The global array of which this process has the rows `own`, whatever rows the others have."""
+    place = {row: i for i, row in enumerate(own)}
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        return local[[place[row] for row in range(*index[0].indices(rows))]]
+
+    return jax.make_array_from_callback((rows, *local.shape[1:]), batch_sharding(mesh), part)
+
+
+def cache_sharding(mesh: Mesh, kv_heads: int) -> NamedSharding:
+    """Of keys and values (B, K, T, H): rows as everywhere, heads over tensor where it divides them."""
+    heads = "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None
+    return NamedSharding(mesh, PartitionSpec(*ROWS, heads, None, None))
+
+
+def everywhere(x: jax.Array) -> np.ndarray:
+    """The whole of a global array, in every process. Collective."""
+    return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))

@@ -11,7 +11,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -21,6 +21,7 @@ import optax
 from jax.sharding import Mesh
 
 from umit_jax.batch import Batch, check_batch
+from umit_jax.compilations import compilations
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.lora import LoraError
 from umit_jax.parallel.barrier import wait_for_all
@@ -101,15 +102,15 @@ def train(
         start = _Start(config, model_config, checkpoints, abstract, optimizer, init_params, base)
         named = {} if model_config.lora is None or base is None else base.record(model_config)
         run = _Run(config, model_config, workdir, mesh, start, named)
-        with contextlib.closing(run), _compilations("train_step") as compilations:
+        with contextlib.closing(run), compilations("train_step") as compiled:
             if run.start < config.steps:
                 run.all_steps(step_fn, stream, checkpoints)
             checkpoints.wait()
     return {
         "step": run.totals.steps,
         **{key: value for key, value in run.totals.to_json().items() if key != "steps"},
-        "compilations": len(compilations),
-        "compile_seconds": round(sum(compilations), 2),
+        "compilations": len(compiled),
+        "compile_seconds": round(sum(compiled), 2),
         "step_seconds": run.median_seconds(),
         **run.sizes,
         "resumed_from": run.resumed_from,
@@ -380,19 +381,3 @@ def _slots(batch: Batch) -> tuple[int, int]:
 
 def _size(tree: Any) -> int:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
-
-
-@contextlib.contextmanager
-def _compilations(name: str) -> Iterator[list[float]]:
-    """Seconds of every compilation of the jitted function `name` while the context is open."""
-    seconds: list[float] = []
-
-    def listen(event: str, duration: float, **details: Any) -> None:
-        if event.endswith("backend_compile_duration") and name in str(details.get("fun_name")):
-            seconds.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seconds
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)

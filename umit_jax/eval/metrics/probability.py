@@ -7,9 +7,13 @@ every question it is MedMNIST's AUC (medmnist/evaluator.py: mean of one class ag
 
 ece (Guo et al. 2017): the probability of the most probable option in 15 bins of equal width (0, 1/15], ...; the mean
 over items of |accuracy - mean probability| of their bin. The answer is the most probable option, not the text.
+
+sensitivity_at_specificity_S is the ROC curve's highest sensitivity for one class at a specificity of at least S, the
+threshold being chosen on the very items it is measured on; of several topics with that class, the mean.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,6 +25,7 @@ from umit_jax.eval.normalise import fold
 
 NAMES = ("auc", "average_precision", "ece")
 BINS = 15
+_ROUNDING = 1e-9  # a tenth of ten negatives is one of them, whatever float64 makes of it
 
 
 def probabilities(items: Sequence[Item]) -> dict[str, Statistic]:
@@ -35,6 +40,24 @@ def probabilities(items: Sequence[Item]) -> dict[str, Statistic]:
         "average_precision": _Ranking.of(classes, len(items), count, _average_precision),
         "ece": _calibration(items, count),
     }
+
+
+def operating_points(items: Sequence[Item], specificities: Sequence[float]) -> dict[tuple[str, str], Statistic]:
+    """{(metric, class): statistic}, a class being the folded text of an option, of those true of some items and false
+    of others."""
+    classes, count = _classes(items), sum(item.scores is not None for item in items)
+    found: dict[tuple[str, str], Statistic] = {}
+    for word in sorted({word for _, word in classes}):
+        own = {name: one for name, one in classes.items() if name[1] == word}
+        if not any(one.positive.any() and not one.positive.all() for one in own.values()):
+            continue
+        for specificity in specificities:
+            metric = functools.partial(_sensitivity, specificity=specificity)
+            statistic = _Ranking.of(own, len(items), count, metric)
+            offered = sum(len(one.samples) for one in own.values())
+            name = f"sensitivity_at_specificity_{specificity:g}"
+            found[name, word] = dataclasses.replace(statistic, count=offered)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +143,18 @@ def _average_precision(weights_RN: np.ndarray, scores_N: np.ndarray, positive_N:
     with np.errstate(invalid="ignore", divide="ignore"):
         value_R = (precision_RG * positive_RG).sum(-1) / total_R
     return np.where((total_R > 0) & (negative_RG.sum(-1) > 0), value_R, np.nan)
+
+
+def _sensitivity(
+    weights_RN: np.ndarray, scores_N: np.ndarray, positive_N: np.ndarray, *, specificity: float
+) -> np.ndarray:
+    """The largest share of positives at or above a threshold that leaves `specificity` of the negatives below it."""
+    positive_RG, negative_RG = _ranked(weights_RN, scores_N, positive_N)
+    positives_R, negatives_R = positive_RG.sum(-1), negative_RG.sum(-1)
+    allowed_RG = negative_RG.cumsum(-1) <= ((1 - specificity) * negatives_R + _ROUNDING)[..., None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value_R = np.where(allowed_RG, positive_RG.cumsum(-1), 0.0).max(-1) / positives_R
+    return np.where((positives_R > 0) & (negatives_R > 0), value_R, np.nan)
 
 
 def _calibration(items: Sequence[Item], count: int) -> Statistic:
