@@ -105,7 +105,7 @@ def train() -> ml_collections.ConfigDict:
                 "patterns": ((".*", 1.0),),  # (path pattern, learning-rate multiplier or None = frozen), first match
             },
             "lora": lora(),
-            "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
+            "mesh": {"data": 1, "fsdp": -1, "context": 1, "tensor": 1},
             "compute_dtype": "bfloat16",  # float32 on CPU, where bfloat16 is slower
             "remat": "full",  # what is computed twice to save memory: none, dots, attention or full (model/param.py)
             "loss_chunk": 256,  # tokens of a row whose logits exist at once

@@ -45,7 +45,11 @@ USUAL = {"none": 40, "dots": 6, "attention": 3, "full": 2}
 def test_the_fastest_that_fits_wins_and_rows_grow_as_long_as_it_helps():
     best, tried = trials(USUAL)
     assert best is not None
-    assert (best["mesh"], best["remat"], best["rows"]) == ({"data": 1, "fsdp": 16, "tensor": 1}, "dots", 32)
+    assert (best["mesh"], best["remat"], best["rows"]) == (
+        {"data": 1, "fsdp": 16, "context": 1, "tensor": 1},
+        "dots",
+        32,
+    )
     assert not any(trial["fits"] for trial in tried if trial["remat"] == "none")
     assert tried[-1]["rows"] == 64
 
@@ -96,6 +100,6 @@ def test_a_search_that_was_interrupted_runs_only_what_is_missing():
 
 @pytest.mark.parametrize(("size", "tensor"), [("2b", [1, 2]), ("7b", [1, 2, 4]), ("72b", [1, 2, 4, 8])])
 def test_meshes_fill_the_slices_and_divide_the_heads(size, tensor):
-    found = list(meshes(published(size), 512, 2))
+    found = list(meshes(published(size), 512, 2, context=2))
     assert sorted({mesh["tensor"] for mesh in found}) == tensor
-    assert all(mesh["data"] * mesh["fsdp"] * mesh["tensor"] == 512 and mesh["data"] % 2 == 0 for mesh in found)
+    assert all(mesh["data"] * mesh["fsdp"] * 2 * mesh["tensor"] == 512 and mesh["data"] % 2 == 0 for mesh in found)

@@ -51,6 +51,7 @@ def run(family: str, axes: tuple[tuple[str, int], ...], remat: str):
         ("qwen2_vl", (("fsdp", 8),), "full"),
         ("qwen2_vl", (("data", 2), ("fsdp", 2), ("tensor", 2)), "none"),
         ("qwen2_5_vl", (("data", 2), ("fsdp", 2), ("tensor", 2)), "full"),
+        ("qwen2_5_vl", (("fsdp", 2), ("context", 2), ("tensor", 2)), "full"),
     ],
 )
 def test_eight_devices_equal_one(family, axes, remat):

@@ -1,4 +1,4 @@
-"""The loss with rows, width and vocabulary split over devices equals the plain one on one device."""
+"""The loss with rows, what they hold, width and vocabulary split over devices equals the plain one on one device."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from umit_jax.parallel import loss
-from umit_jax.parallel.mesh import make_mesh
+from umit_jax.parallel.mesh import AXES, make_mesh
 
 ROWS, TOKENS, WIDTH = 8, 12, 16
 
@@ -32,13 +32,13 @@ def gradients(function, x, head, weights):
     return nll, *grads
 
 
-@pytest.mark.parametrize("axes", [(2, 4, 1), (1, 4, 2), (2, 1, 4), (1, 2, 4)])
+@pytest.mark.parametrize("axes", [(2, 4, 1, 1), (1, 4, 1, 2), (2, 1, 1, 4), (1, 2, 1, 4), (1, 2, 2, 2), (2, 1, 4, 1)])
 @pytest.mark.parametrize("vocab", [56, 57])
 def test_values_and_gradients_equal_the_plain_loss(axes, vocab, monkeypatch):
     """57 entries divide by no mesh: what pads them must not reach a probability."""
     monkeypatch.setattr(loss, "TILE", 16)
     x, head, targets, weights = inputs(vocab)
-    mesh = make_mesh(dict(zip(("data", "fsdp", "tensor"), axes, strict=True)))
+    mesh = make_mesh(dict(zip(AXES, axes, strict=True)))
 
     def plain(x, head):
         logits = jnp.einsum("bsd,vd->bsv", x, head)

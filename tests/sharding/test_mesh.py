@@ -14,12 +14,12 @@ from tests.train.toy import toy_batch
 from umit_jax.aot.topology import parse
 from umit_jax.model.param import abstract_params, logical_axes
 from umit_jax.parallel import mesh as module
-from umit_jax.parallel.mesh import AXES, MeshError, check_rows, data_process, global_batch, make_mesh
+from umit_jax.parallel.mesh import AXES, MeshError, check_batch_divides, data_process, global_batch, make_mesh
 from umit_jax.parallel.rules import partition
 
 
 def test_minus_one_takes_the_devices_that_are_left():
-    assert make_mesh({"data": 2, "fsdp": -1}).shape == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert make_mesh({"data": 2, "fsdp": -1}).shape == {"data": 2, "fsdp": 4, "context": 1, "tensor": 1}
 
 
 def test_axes_are_auto():
@@ -29,8 +29,8 @@ def test_axes_are_auto():
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ({"model": 2}, r"mesh.model: unknown axis, expected data \| fsdp \| tensor"),
-        ({"data": 3, "fsdp": -1}, "data 3 x fsdp -1 x tensor 1 does not fit 8 devices"),
+        ({"model": 2}, r"mesh.model: unknown axis, expected data \| fsdp \| context \| tensor"),
+        ({"data": 3, "fsdp": -1}, "data 3 x fsdp -1 x context 1 x tensor 1 does not fit 8 devices"),
         ({"data": 16}, "does not fit 8 devices"),
         ({"data": -1, "fsdp": -1}, "only one axis may be -1, found data and fsdp"),
         ({"tensor": 0}, "mesh.tensor: expected a positive size or -1, found 0"),
@@ -41,9 +41,17 @@ def test_a_mesh_that_cannot_be_is_refused_by_name(axes, message):
         make_mesh(axes)
 
 
-def test_rows_that_do_not_divide_are_refused():
-    with pytest.raises(MeshError, match=r"data.rows: expected a multiple of .* = 2 x 4, found 12"):
-        check_rows(make_mesh({"data": 2, "fsdp": 4}), 12)
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((10, 32, 16), r"data.rows: expected a multiple of .* = 2 x 2, found 10"),
+        ((12, 31, 16), r"data.row_tokens: expected a multiple of mesh.context = 2, found 31"),
+        ((12, 32, 12), r"data.row_patches: expected a multiple of 4 x mesh.context = 8, found 12"),
+    ],
+)
+def test_a_batch_that_does_not_divide_is_refused_by_name(batch, message):
+    with pytest.raises(MeshError, match=message):
+        check_batch_divides(make_mesh({"data": 2, "fsdp": 2, "context": 2}), *batch)
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -101,25 +109,25 @@ def _mesh_of_processes(shape, owner):
 
 
 def test_each_process_reads_its_own_rows_when_tensor_stays_inside_it():
-    mesh = _mesh_of_processes((2, 2, 2), lambda i: i // 2)
+    mesh = _mesh_of_processes((2, 2, 1, 2), lambda i: i // 2)
     assert [data_process(mesh, p) for p in range(4)] == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 
-def test_processes_that_share_a_tensor_group_read_the_same_rows():
-    mesh = _mesh_of_processes((1, 2, 4), lambda i: i // 2)
+def test_processes_that_share_rows_by_context_or_tensor_read_the_same():
+    mesh = _mesh_of_processes((1, 2, 2, 2), lambda i: i // 2)
     assert [data_process(mesh, p) for p in range(4)] == [(0, 2), (0, 2), (1, 2), (1, 2)]
 
 
 def test_processes_that_share_only_some_rows_are_refused():
-    mesh = _mesh_of_processes((1, 4, 2), lambda i: min(i // 3, 2))
+    mesh = _mesh_of_processes((1, 4, 1, 2), lambda i: min(i // 3, 2))
     with pytest.raises(MeshError, match="overlapping rows"):
         data_process(mesh, 0)
 
 
 def test_a_global_batch_keeps_the_order_of_rows():
     batch = toy_batch(1)
-    placed = global_batch(make_mesh({"data": 2, "fsdp": 2, "tensor": 2}), batch)
+    placed = global_batch(make_mesh({"data": 2, "fsdp": 2, "context": 2}), batch)
     for name, ours, theirs in zip(batch._fields, placed, batch, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), theirs, err_msg=name)
-    assert {shard.data.shape[0] for shard in placed.tokens_BS.addressable_shards} == {2}
+    assert {shard.data.shape for shard in placed.tokens_BS.addressable_shards} == {(2, 16)}
     assert len(jax.devices()) == 8

@@ -55,7 +55,7 @@ def test_moments_are_sharded_like_their_parameters():
     abstract, _ = build({"data": 2, "fsdp": 2, "tensor": 2})
     kernel = abstract.params["decoder"]["layers"]["mlp"]["up"]["kernel"].sharding
     assert abstract.opt[1].mu["decoder"]["layers"]["mlp"]["up"]["kernel"].sharding == kernel
-    assert kernel.spec == PartitionSpec(None, "fsdp", "tensor")
+    assert kernel.spec == PartitionSpec(None, ("fsdp", "context"), "tensor")
 
 
 def test_loaded_parameters_are_taken_as_they_are_and_asked_for_in_place():

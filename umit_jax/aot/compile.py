@@ -19,7 +19,7 @@ from umit_jax.aot.topology import Topology
 from umit_jax.batch import Batch
 from umit_jax.model.config import ModelConfig
 from umit_jax.parallel.loss import layout
-from umit_jax.parallel.mesh import abstract_batch, check_rows, make_mesh
+from umit_jax.parallel.mesh import abstract_batch, check_batch_divides, make_mesh
 from umit_jax.train.program import Program, build
 
 
@@ -77,7 +77,7 @@ def compile_step(
         devices=mesh.size,
         mesh=dict(mesh.shape),
         frozen=program.abstract.frozen,
-        loss_chunks=-(-data.row_tokens // chunk),
+        loss_chunks=-(-data.row_tokens // mesh.shape["context"] // chunk),
         argument_bytes=arguments,
         temp_bytes=temporary,
         peak_bytes=peak,
@@ -99,7 +99,7 @@ def _program(
     config: ml_collections.ConfigDict, model_config: ModelConfig, topology: Topology, axes: Mapping[str, int]
 ) -> tuple[Mesh, Program, Batch]:
     mesh, data = make_mesh(axes, topology.devices()), config.data
-    check_rows(mesh, data.rows)
+    check_batch_divides(mesh, data.rows, data.row_tokens, data.row_patches)
     batch = abstract_batch(mesh, data.rows, data.row_tokens, data.row_patches, model_config.vision.patch_values)
     return mesh, build(config, model_config, mesh), batch
 

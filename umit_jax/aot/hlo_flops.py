@@ -82,7 +82,7 @@ def _kernel(instruction: Instruction) -> float:
     share = 1.0
     if "causal_attention" in instruction.op_name:
         blocks = {name: int(size) for name, size in _BLOCK.findall(instruction.rest)}
-        wide, high = keys[-2] // blocks["kv"], queries[-2] // blocks["q"]
+        wide, high = keys[-2] // blocks["kv"], keys[-2] // blocks["q"]  # of whole rows, also where queries are a part
         first = (np.arange(high) + 1) * blocks["q"] - 1  # the last query of each row of blocks
         share = float(np.sum(first // blocks["kv"] + 1)) / (wide * high)
     return 2.0 * products * math.prod(queries) * keys[-2] * share

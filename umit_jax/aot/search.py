@@ -66,7 +66,8 @@ def search(
         return done
 
     shards = config.data.rows
-    for mesh in meshes(model_config, topology.chips * topology.chip.devices, topology.slices):
+    devices = topology.chips * topology.chip.devices
+    for mesh in meshes(model_config, devices, topology.slices, config.mesh.context):
         attempt(mesh, "full", max(shards, mesh["data"] * mesh["fsdp"]))
     best = _best(trials)
     if best is None:
@@ -79,14 +80,15 @@ def search(
     return _best(trials), trials
 
 
-def meshes(model_config: ModelConfig, devices: int, slices: int) -> Iterator[dict[str, int]]:
-    """Meshes worth a trial: tensor as far as key-value heads divide, the rest on fsdp, or half of it on data."""
+def meshes(model_config: ModelConfig, devices: int, slices: int, context: int) -> Iterator[dict[str, int]]:
+    """Meshes worth a trial: context as it is asked for, because rows of this length need it or not; tensor as far as
+    key-value heads divide, the rest on fsdp, or half of it on data."""
     heads, tensor = (model_config.text.kv_heads, model_config.vision.heads), 1
-    while all(count % tensor == 0 for count in heads) and devices // slices % tensor == 0:
-        rest = devices // slices // tensor
-        yield {"data": slices, "fsdp": rest, "tensor": tensor}
+    while all(count % tensor == 0 for count in heads) and devices // slices % (context * tensor) == 0:
+        rest = devices // slices // context // tensor
+        yield {"data": slices, "fsdp": rest, "context": context, "tensor": tensor}
         if rest > 64 and rest % 2 == 0:
-            yield {"data": 2 * slices, "fsdp": rest // 2, "tensor": tensor}
+            yield {"data": 2 * slices, "fsdp": rest // 2, "context": context, "tensor": tensor}
         tensor *= 2
 
 

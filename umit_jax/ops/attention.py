@@ -9,10 +9,12 @@
 A query attends to keys of its own segment; segment 0 is padding, attends to nothing and gives zeros. Every
 implementation takes segments (rows are packed: without them, one patient's sample would read another's) and passes
 the same parity test on packed rows; cuDNN's takes none and is refused. Key-value head i serves query heads i*N/K to
-(i+1)*N/K - 1 without being repeated (flash repeats it).
+(i+1)*N/K - 1 without being repeated (flash repeats it). Queries may be one of several equal parts of a row whose keys
+are all there (all but flash); causality then counts from where the part starts.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,16 @@ IMPLEMENTATIONS = ("xla", "blockwise", "splash", "flash")
 Implementation = str | Callable[..., jax.Array]
 KERNELS = {"splash": "tpu", "flash": "gpu"}  # implementation -> the platform its kernel is for
 _WITHOUT_SEGMENTS = ("cudnn",)  # exist in jax, and would let packed samples read each other
+
+
+class Part(NamedTuple):
+    """These queries are one of `parts` equal parts of a row, the number-th from 0."""
+
+    number: jax.Array | int = 0
+    parts: int = 1
+
+
+WHOLE = Part()
 
 
 def attention(
@@ -58,23 +70,26 @@ def on_device(
     causal: bool,
     implementation: str,
     platform: str,
+    part: Part = WHOLE,
 ) -> jax.Array:
     """attention by name, for one device of this platform: kernels of another one are interpreted."""
     queries, heads, keys, kv_heads = *q_BSNH.shape[1:3], *k_BTKH.shape[1:3]
-    if causal and queries != keys:
-        raise ValueError(f"causal attention: expected as many queries as keys, found {queries} and {keys}")
+    if causal and queries * part.parts != keys:
+        found = f"{queries} x {part.parts} and {keys}" if part.parts > 1 else f"{queries} and {keys}"
+        raise ValueError(f"causal attention: expected as many queries as keys, found {found}")
     if heads % kv_heads:
         raise ValueError(f"attention: expected heads in equal groups, found {heads} heads for {kv_heads} kv heads")
     if implementation == "xla":
-        return _xla(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal)
+        return _xla(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal, part.number * queries)
     if implementation == "blockwise":
-        return blockwise_attention(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal)
+        start = part.number * queries
+        return blockwise_attention(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal, start=start)
     interpret = KERNELS.get(implementation) != platform
     if implementation == "splash":
         # imported here: Pallas takes half a second, which a command on a CPU need not wait for
         from umit_jax.ops.kernels import splash_attention
 
-        return splash_attention(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal, interpret)
+        return splash_attention(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal, interpret, part)
     if implementation == "flash":
         from umit_jax.ops.kernels import flash_attention
 
@@ -86,13 +101,21 @@ def on_device(
     raise ValueError(f"attention: expected {' | '.join(IMPLEMENTATIONS)}, found {implementation!r}")
 
 
-def _xla(q: jax.Array, k: jax.Array, v: jax.Array, q_segments: jax.Array, k_segments: jax.Array, causal: bool):
+def _xla(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    q_segments: jax.Array,
+    k_segments: jax.Array,
+    causal: bool,
+    start: jax.Array | int,
+) -> jax.Array:
     (b, s, n, h), (t, kv) = q.shape, k.shape[1:3]
     q = q.reshape(b, s, kv, n // kv, h)
     scores = jnp.einsum("bskgh,btkh->bkgst", q, k, preferred_element_type=jnp.float32) * h**-0.5
     mask_BST = (q_segments[:, :, None] == k_segments[:, None, :]) & (q_segments[:, :, None] > 0)
     if causal:
-        mask_BST &= jnp.arange(s)[:, None] >= jnp.arange(t)[None, :]
+        mask_BST &= start + jnp.arange(s)[:, None] >= jnp.arange(t)[None, :]
     scores = jnp.where(mask_BST[:, None, None], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     out = jnp.einsum("bkgst,btkh->bskgh", weights, v).reshape(b, s, n, h)

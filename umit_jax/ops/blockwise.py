@@ -27,13 +27,15 @@ def blockwise_attention(
     k_segments: jax.Array,
     causal: bool,
     block: int = BLOCK,
+    start: jax.Array | int = 0,
 ) -> jax.Array:
-    """As ops.attention.attention. block: queries and keys per block; rows are padded to a multiple of it."""
+    """As ops.attention.attention. block: queries and keys per block; rows are padded to a multiple of it. start: the
+    first query's place among the keys, for causality."""
     queries = q_BSNH.shape[1]
     q_block, k_block = min(block, queries), min(block, k_BTKH.shape[1])
     q, q_segments = _pad(q_BSNH, q_block), _pad(q_segments, q_block)
     k, v, k_segments = _pad(k_BTKH, k_block), _pad(v_BTKH, k_block), _pad(k_segments, k_block)
-    return _attention(q, k, v, q_segments, k_segments, causal, q_block, k_block)[:, :queries]
+    return _attention(q, k, v, q_segments, k_segments, jnp.int32(start), causal, q_block, k_block)[:, :queries]
 
 
 def _pad(x: jax.Array, multiple: int) -> jax.Array:
@@ -41,10 +43,10 @@ def _pad(x: jax.Array, multiple: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, extra)) + ((0, 0),) * (x.ndim - 2)) if extra else x
 
 
-def _forward(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal: bool, q_block: int, k_block: int) -> Any:
+def _forward(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, start, causal: bool, q_block: int, k_block: int) -> Any:
     kv_heads = k_BTKH.shape[2]
     q, k, v = _fold(q_BSNH, kv_heads, q_block), _fold(k_BTKH, kv_heads, k_block), _fold(v_BTKH, kv_heads, k_block)
-    mask = _Mask(q_segments, k_segments, causal, q_block, k_block)
+    mask = _Mask(q_segments, k_segments, start, causal, q_block, k_block)
 
     def one_query_block(_: None, inputs: tuple[jax.Array, ...]) -> tuple[None, tuple[jax.Array, jax.Array]]:
         i, q_BKQH, first, last = inputs
@@ -67,17 +69,17 @@ def _forward(q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, causal: bool, q_blo
 
     _, (out, log_total) = jax.lax.scan(one_query_block, None, (jnp.arange(len(q)), q, *mask.visits()))
     out, log_total = checkpoint_name(out, "attention"), checkpoint_name(log_total, "attention")
-    residuals = q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, out, log_total
+    residuals = q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, start, out, log_total
     return _unfold(out, q_BSNH.shape), residuals
 
 
 def _backward(causal: bool, q_block: int, k_block: int, residuals: tuple[jax.Array, ...], d_out_BSNH: jax.Array):
-    q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, out, log_total = residuals
+    q_BSNH, k_BTKH, v_BTKH, q_segments, k_segments, start, out, log_total = residuals
     kv_heads, dtype = k_BTKH.shape[2], q_BSNH.dtype
     q, k, v = _fold(q_BSNH, kv_heads, q_block), _fold(k_BTKH, kv_heads, k_block), _fold(v_BTKH, kv_heads, k_block)
     d_out = _fold(d_out_BSNH, kv_heads, q_block)
     d_total = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
-    mask = _Mask(q_segments, k_segments, causal, q_block, k_block)
+    mask = _Mask(q_segments, k_segments, start, causal, q_block, k_block)
 
     def one_query_block(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, ...]) -> Any:
         i, q_BKQH, d_out_BKQH, log_total, d_total, first, last = inputs
@@ -101,17 +103,26 @@ def _backward(causal: bool, q_block: int, k_block: int, residuals: tuple[jax.Arr
     inputs = jnp.arange(len(q)), q, d_out, log_total, d_total, *mask.visits()
     (d_k, d_v), d_q = jax.lax.scan(one_query_block, zeros, inputs)
     d_k, d_v = _unfold(d_k, k_BTKH.shape).astype(k_BTKH.dtype), _unfold(d_v, v_BTKH.shape).astype(v_BTKH.dtype)
-    return _unfold(d_q, q_BSNH.shape), d_k, d_v, None, None
+    return _unfold(d_q, q_BSNH.shape), d_k, d_v, None, None, None
 
 
-_attention = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(5, 6, 7))
+_attention = jax.custom_vjp(lambda *args: _forward(*args)[0], nondiff_argnums=(6, 7, 8))
 _attention.defvjp(_forward, _backward)
 
 
 class _Mask:
     """Who sees whom, for one pair of blocks at a time; i and j are the numbers of a query and a key block."""
 
-    def __init__(self, q_segments: jax.Array, k_segments: jax.Array, causal: bool, q_block: int, k_block: int):
+    def __init__(
+        self,
+        q_segments: jax.Array,
+        k_segments: jax.Array,
+        start: jax.Array,
+        causal: bool,
+        q_block: int,
+        k_block: int,
+    ):
+        self.start = start
         self.causal, self.q_block, self.k_block = causal, q_block, k_block
         self.q_segments = _blocks(q_segments, q_block)  # (number, B, block)
         self.k_segments = _blocks(k_segments, k_block)
@@ -124,7 +135,7 @@ class _Mask:
         seen = overlap.any(-1)
         queries, keys = seen.shape
         if self.causal:
-            seen &= jnp.arange(keys) * self.k_block < (jnp.arange(queries)[:, None] + 1) * self.q_block
+            seen &= jnp.arange(keys) * self.k_block < self.start + (jnp.arange(queries)[:, None] + 1) * self.q_block
         some = seen.any(1)
         first = jnp.where(some, jnp.argmax(seen, axis=1), 0)
         last = jnp.where(some, keys - jnp.argmax(seen[:, ::-1], axis=1), 0)
@@ -136,7 +147,7 @@ class _Mask:
         seen = (q_segments[:, :, None] == k_segments[:, None, :]) & (q_segments[:, :, None] > 0)
         if self.causal:
             queries, keys = i * self.q_block + jnp.arange(self.q_block), j * self.k_block + jnp.arange(self.k_block)
-            seen &= queries[:, None] >= keys[None, :]
+            seen &= self.start + queries[:, None] >= keys[None, :]
         seen = jnp.tile(seen, (1, q_BKQH.shape[2] // self.q_block, 1))[:, None]
         return jnp.where(seen, _dot("bkqh,bkth->bkqt", q_BKQH, k_BKTH) * q_BKQH.shape[-1] ** -0.5, _MASKED)
 

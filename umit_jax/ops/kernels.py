@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
+from umit_jax.ops.attention import Part
+
 LANES = 128  # of a TPU's registers: heads and rows are padded to multiples
 SPLASH_BLOCK = 512  # the largest block of queries and of keys
 FLASH_BLOCK = 64
@@ -23,12 +25,18 @@ def splash_attention(
     k_segments: jax.Array,
     causal: bool,
     interpret: bool,
+    part: Part,
 ) -> jax.Array:
-    """As ops.attention.attention. interpret: run without the kernel's compiler, anywhere."""
+    """As ops.attention.on_device. interpret: run without the kernel's compiler, anywhere.
+
+    Raises ValueError for causal parts of rows that are no multiple of LANES: their padding would shift causality.
+    """
     queries, heads, head_dim = q_BSNH.shape[1:]
+    if causal and part.parts > 1 and queries % LANES:
+        raise ValueError(f"splash attention: expected parts of a row in multiples of {LANES} tokens, found {queries}")
     scaled = (q_BSNH.astype(jnp.float32) * head_dim**-0.5).astype(q_BSNH.dtype)
     q, k, v = (_pad_heads(_pad_rows(x, LANES), LANES).swapaxes(1, 2) for x in (scaled, k_BTKH, v_BTKH))
-    kernel = _splash_kernel(heads, q.shape[2], k.shape[2], causal, interpret)
+    kernel = _splash_kernel(heads, q.shape[2], k.shape[2], causal, interpret, part)
     segments = splash.SegmentIds(_pad_rows(q_segments, LANES), _pad_rows(k_segments, LANES))
     # The compiler cannot see into a kernel: aot/hlo.py reads from this scope how much of the square it computes.
     with jax.named_scope("causal_attention" if causal else "full_attention"):
@@ -36,8 +44,11 @@ def splash_attention(
     return _zero_padding(out_BNSH.swapaxes(1, 2)[:, :queries, :, :head_dim], q_segments)
 
 
-def _splash_kernel(heads: int, queries: int, keys: int, causal: bool, interpret: bool) -> splash.SplashAttentionKernel:
-    mask = masks.CausalMask((queries, keys)) if causal else masks.FullMask((queries, keys))
+def _splash_kernel(
+    heads: int, queries: int, keys: int, causal: bool, interpret: bool, part: Part
+) -> splash.SplashAttentionKernel:
+    shards = part.parts if causal else 1
+    mask = masks.CausalMask((queries * shards, keys)) if causal else masks.FullMask((queries, keys))
     q_block, k_block = _block(queries), _block(keys)
     blocks = splash.BlockSizes(
         block_q=q_block,
@@ -48,14 +59,22 @@ def _splash_kernel(heads: int, queries: int, keys: int, causal: bool, interpret:
         block_q_dq=q_block,
         block_kv_dq=k_block,
     )
-    return splash.make_splash_mha(
+    kernel = splash.make_splash_mha(
         masks.MultiHeadMask([mask] * heads),
         block_sizes=blocks,
         head_shards=1,
-        q_seq_shards=1,
+        q_seq_shards=shards,
         residual_checkpoint_name="attention",
         interpret=interpret,
     )
+
+    def mine(x: jax.Array) -> jax.Array:
+        """Which blocks are computed is a table with a line for each block of queries; the places of queries are one."""
+        axis = min(1, x.ndim - 1)
+        size = x.shape[axis] // shards
+        return jax.lax.dynamic_slice_in_dim(x, part.number * size, size, axis)
+
+    return jax.tree.map(mine, kernel) if shards > 1 else kernel
 
 
 def _block(length: int) -> int:

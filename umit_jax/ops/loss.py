@@ -21,13 +21,13 @@ _MASKED = -1e30  # logit of an entry that pads the vocabulary
 class Layout(NamedTuple):
     """How a device takes part. chunk: tokens of each row at once. tiles: parts of its vocabulary, one after the other.
     vocab_size: entries that are no padding. Mesh axes, or None: vocab splits the vocabulary, width the head's width;
-    rows are those that split rows beside width."""
+    rows are those that split tokens beside width."""
 
     chunk: int
     tiles: int
     vocab_size: int
     vocab: str | None = None
-    width: str | None = None
+    width: tuple[str, ...] | None = None
     rows: str | None = None
 
 

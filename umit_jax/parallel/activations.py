@@ -6,7 +6,7 @@ on every device. Here ids travel to the table, vectors travel back, and what is 
 | step                                | forward                          | backward                               |
 | every device has part of the table  | ids of all rows, gathered        | vectors of all rows, added to its part |
 | vocabulary over tensor              | summed, each keeps a part of S   | gathered                               |
-| width over fsdp                     | columns for rows (all-to-all)    | rows for columns                       |
+| width over fsdp and context         | columns for tokens (all-to-all)  | tokens for columns                     |
 | copies over data                    |                                  | the parts are summed                   |
 """
 
@@ -17,29 +17,30 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from umit_jax.model.param import Place
-from umit_jax.parallel.mesh import ROWS
+from umit_jax.parallel.mesh import BATCH, WIDTH
 
-_TABLE = PartitionSpec("tensor", "fsdp")
+_TABLE = PartitionSpec("tensor", WIDTH)
 
 
 def activations(mesh: Mesh) -> Place:
-    """Activations (B, S, width): rows over (data, fsdp); between layers the sequence over tensor, which would otherwise
-    keep the same ones several times; inside a layer whole, because there tensor splits heads and MLP columns.
+    """Activations (B, S, width) as a batch lies; between layers the sequence over tensor too, which would otherwise
+    keep the same ones several times; inside a layer not, because there tensor splits heads and MLP columns.
 
-    A sequence that tensor does not divide stays whole.
+    A sequence that context and tensor do not divide is split over context alone.
     """
 
     def between(x_BSD: jax.Array) -> jax.Array:
         return jax.lax.with_sharding_constraint(x_BSD, NamedSharding(mesh, _between(mesh, x_BSD.shape[1])))
 
     def inside(x_BSD: jax.Array) -> jax.Array:
-        return jax.lax.with_sharding_constraint(x_BSD, NamedSharding(mesh, ROWS))
+        return jax.lax.with_sharding_constraint(x_BSD, NamedSharding(mesh, BATCH))
 
     return Place(between, inside, functools.partial(lookup, mesh))
 
 
 def _between(mesh: Mesh, tokens: int) -> PartitionSpec:
-    return ROWS if tokens % mesh.shape["tensor"] else PartitionSpec(*ROWS, "tensor")
+    divides = tokens % (mesh.shape["context"] * mesh.shape["tensor"]) == 0
+    return PartitionSpec(BATCH[0], ("context", "tensor")) if divides else BATCH
 
 
 def lookup(mesh: Mesh, table_VD: jax.Array, tokens_BS: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -49,16 +50,25 @@ def lookup(mesh: Mesh, table_VD: jax.Array, tokens_BS: jax.Array, dtype: jnp.dty
     """
     padded_VD = jnp.pad(table_VD, ((0, -table_VD.shape[0] % mesh.shape["tensor"]), (0, 0)))
     out = _between(mesh, tokens_BS.shape[1])
-    part = functools.partial(_lookup, dtype=dtype, split=out != ROWS)
-    return jax.shard_map(part, mesh=mesh, in_specs=(_TABLE, ROWS), out_specs=out, check_vma=False)(padded_VD, tokens_BS)
+    run = jax.shard_map(
+        functools.partial(_lookup, dtype=dtype, split=out != BATCH),
+        mesh=mesh,
+        in_specs=(_TABLE, BATCH),
+        out_specs=out,
+        check_vma=False,
+    )
+    return run(padded_VD, tokens_BS)
 
 
 def _lookup(table_VD: jax.Array, tokens_BS: jax.Array, dtype: jnp.dtype, split: bool) -> jax.Array:
-    """One device: its part of the table and its rows."""
+    """One device: its part of the table and its tokens."""
     entries = table_VD.shape[0]
-    ids = jax.lax.all_gather(tokens_BS, "fsdp", axis=0, tiled=True) - jax.lax.axis_index("tensor") * entries
+    for dimension, axis in enumerate(WIDTH):
+        tokens_BS = jax.lax.all_gather(tokens_BS, axis, axis=dimension, tiled=True)
+    ids = tokens_BS - jax.lax.axis_index("tensor") * entries
     ids = jnp.where((ids >= 0) & (ids < entries), ids, entries)  # what another part holds is zeros here
     x_BSD = table_VD.at[ids].get(mode="fill", fill_value=0).astype(dtype)
+    x_BSD = jax.lax.all_to_all(x_BSD, "context", split_axis=1, concat_axis=2, tiled=True)  # inner axes first
     if split:
         x_BSD = jax.lax.psum_scatter(x_BSD, "tensor", scatter_dimension=1, tiled=True)
     else:

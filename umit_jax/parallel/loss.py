@@ -1,37 +1,39 @@
-"""The vocabulary loss on a mesh: rows over (data, fsdp), vocabulary over tensor, the head's width over fsdp.
+"""The vocabulary loss on a mesh: tokens as in a batch, vocabulary over tensor, the head's width over fsdp and context.
 
-Under shard_map, so that what is sent is written down: a tile of the head is gathered over fsdp, its gradient is
+Under shard_map, so that what is sent is written down: a tile of the head is gathered over its width, its gradient is
 reduced and scattered back. Left to the compiler, a loop over chunks of tokens would reduce the whole gradient in each.
 A vocabulary that tensor does not divide is padded here with entries that no probability reaches.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from umit_jax.ops.loss import Layout, backward, forward
-from umit_jax.parallel.mesh import ROWS
+from umit_jax.parallel.mesh import BATCH, WIDTH
 
 TILE = 8192  # vocabulary entries of a gathered tile
 _CHUNKS = 4  # a tile is so much smaller than the vocabulary that its chunks may be longer
 
-_HEAD = PartitionSpec("tensor", "fsdp")
-_SPLIT = PartitionSpec(None, *ROWS)  # (chunks, B, chunk)
+_HEAD = PartitionSpec("tensor", WIDTH)
+_SPLIT = PartitionSpec(None, *BATCH)  # (chunks, B, chunk)
 
 
 def layout(mesh: Mesh, tokens: int, vocab_size: int, chunk: int) -> Layout:
-    """chunk: tokens of a row whose logits exist at once, where the whole vocabulary is on one device."""
+    """chunk: tokens of a row whose logits exist at once, where row and vocabulary are on one device."""
     if chunk < 1:
         raise ValueError(f"loss_chunk: expected at least 1 token, found {chunk}")
-    tiles = 1 if mesh.shape["fsdp"] == 1 else -(-vocab_size // mesh.shape["tensor"] // TILE)
+    whole = math.prod(mesh.shape[axis] for axis in WIDTH) == 1
+    tiles = 1 if whole else -(-vocab_size // mesh.shape["tensor"] // TILE)
     return Layout(
-        chunk=min(tokens, chunk * min(tiles, _CHUNKS)),
+        chunk=min(tokens // mesh.shape["context"], chunk * min(tiles, _CHUNKS)),
         tiles=tiles,
         vocab_size=vocab_size,
         vocab="tensor",
-        width="fsdp",
+        width=WIDTH,
         rows="data",
     )
 
@@ -51,8 +53,8 @@ def _keep(x: jax.Array, head: jax.Array, targets: jax.Array, weights: jax.Array,
     run = jax.shard_map(
         functools.partial(forward, layout=how),
         mesh=mesh,
-        in_specs=(ROWS, _HEAD, ROWS, ROWS),
-        out_specs=(ROWS, _SPLIT),
+        in_specs=(BATCH, _HEAD, BATCH, BATCH),
+        out_specs=(BATCH, _SPLIT),
         check_vma=False,
     )
     nll, log_total = run(x, head, targets, weights)
@@ -63,8 +65,8 @@ def _pull(mesh: Mesh, how: Layout, kept: tuple[jax.Array, ...], d_nll: jax.Array
     run = jax.shard_map(
         functools.partial(backward, layout=how),
         mesh=mesh,
-        in_specs=(ROWS, _HEAD, ROWS, ROWS, _SPLIT, ROWS),
-        out_specs=(ROWS, _HEAD),
+        in_specs=(BATCH, _HEAD, BATCH, BATCH, _SPLIT, BATCH),
+        out_specs=(BATCH, _HEAD),
         check_vma=False,
     )
     return *run(*kept, d_nll), None, None

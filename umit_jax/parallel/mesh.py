@@ -1,9 +1,10 @@
 """The device mesh, and global batches laid over it.
 
-| axis   | splits                                                             |
-| data   | rows of the batch; parameters are copied. Over slices, if several  |
-| fsdp   | rows of the batch, and one dimension of each large parameter       |
-| tensor | heads, MLP columns and vocabulary of each parameter                |
+| axis    | splits                                                                                |
+| data    | rows of the batch; parameters are copied. Over slices, if several                     |
+| fsdp    | rows of the batch, and one dimension of each large parameter                          |
+| context | tokens and patches of each row, and that dimension again; for rows longer than memory |
+| tensor  | heads, MLP columns and vocabulary of each parameter                                   |
 
 Axes are of type Auto: the compiler places the collectives, and the model needs to know nothing of the mesh.
 """
@@ -19,8 +20,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from umit_jax.batch import DTYPES, Batch, batch_shapes
 
-AXES = ("data", "fsdp", "tensor")
-ROWS = PartitionSpec(("data", "fsdp"))
+AXES = ("data", "fsdp", "context", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"), "context")  # rows, and what they are a sequence of
+WIDTH = ("fsdp", "context")  # of the residual stream, in parameters
 
 
 class MeshError(ValueError):
@@ -34,9 +36,9 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     """
     devices = jax.devices() if devices is None else devices
     slices = by_slice(devices)
-    data, fsdp, tensor = axis_sizes(axes, len(devices), len(slices))
+    data, *inside = axis_sizes(axes, len(devices), len(slices))
     auto = (AxisType.Auto,) * len(AXES)
-    shape = (data // len(slices), fsdp, tensor)
+    shape = (data // len(slices), *inside)
     # jax.make_mesh refuses a mesh axis that is half an axis of the slice, as tensor 4 on a torus of 16 x 16.
     parts = [create_device_mesh(shape, part, allow_split_physical_axes=True) for part in slices]
     return Mesh(np.concatenate(parts), AXES, axis_types=auto)
@@ -81,8 +83,8 @@ def by_slice(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over (data, fsdp); every field of a Batch has rows first."""
-    return NamedSharding(mesh, ROWS)
+    """Rows over (data, fsdp), tokens and patches over context; every field of a Batch has these two first."""
+    return NamedSharding(mesh, BATCH)
 
 
 def abstract_batch(mesh: Mesh, rows: int, tokens: int, patches: int, patch_values: int) -> Batch:
@@ -102,19 +104,24 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def check_rows(mesh: Mesh, rows: int) -> None:
-    """Raises MeshError where a global batch of `rows` rows does not divide among the mesh."""
-    if rows % row_shards(mesh):
-        shown = f"mesh.data x mesh.fsdp = {mesh.shape['data']} x {mesh.shape['fsdp']}"
-        raise MeshError(f"data.rows: expected a multiple of {shown}, found {rows}")
+def check_batch_divides(mesh: Mesh, rows: int, tokens: int, patches: int) -> None:
+    """Raises MeshError where a global batch of `rows` rows of so many tokens and patches does not divide among the
+    mesh; the four patches that become one token stay together."""
+    data, fsdp, context = (mesh.shape[axis] for axis in AXES[:3])
+    if rows % (data * fsdp):
+        raise MeshError(f"data.rows: expected a multiple of mesh.data x mesh.fsdp = {data} x {fsdp}, found {rows}")
+    if tokens % context:
+        raise MeshError(f"data.row_tokens: expected a multiple of mesh.context = {context}, found {tokens}")
+    if patches % (4 * context):
+        raise MeshError(f"data.row_patches: expected a multiple of 4 x mesh.context = {4 * context}, found {patches}")
 
 
 def data_process(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
     """(index, count): this process reads the index-th of `count` equal parts of a global batch, in row order.
 
-    Processes whose devices hold the same rows (tensor parallelism across hosts) read the same part; otherwise this is
-    (process_index, process_count) up to the order of devices in the mesh. Raises MeshError where processes share some
-    rows and not others.
+    Processes whose devices hold the same rows (tensor or context across hosts) read whole rows, the
+    same part; otherwise this is (process_index, process_count) up to the order of devices in the mesh. Raises MeshError
+    where processes share some rows and not others.
     """
     process = jax.process_index() if process is None else process
     blocks = mesh.devices.reshape(row_shards(mesh), -1)

@@ -25,7 +25,7 @@ from umit_jax.compilations import compilations
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.lora import LoraError
 from umit_jax.parallel.barrier import wait_for_all
-from umit_jax.parallel.mesh import check_rows, global_batch
+from umit_jax.parallel.mesh import check_batch_divides, global_batch
 from umit_jax.train.base import Base
 from umit_jax.train.checkpoint import Checkpointer
 from umit_jax.train.metrics import MetricsLog, Totals, row
@@ -93,7 +93,7 @@ def train(
     Raises Preempted (saved, run again), Diverged, and errors of configuration that name the key.
     """
     claim(workdir, config)
-    check_rows(mesh, config.data.rows)
+    check_batch_divides(mesh, config.data.rows, config.data.row_tokens, config.data.row_patches)
     model_config, optimizer, abstract, step_fn = build(config, model_config, mesh)
     if model_config.lora is not None and base is None:
         raise LoraError("lora: expected a base to train on: config.init_from names a checkpoint")
