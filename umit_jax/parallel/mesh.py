@@ -21,7 +21,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from umit_jax.batch import DTYPES, Batch, batch_shapes
 
 AXES = ("data", "fsdp", "context", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"), "context")  # rows, and what they are a sequence of
+ROWS = ("data", "fsdp")
+BATCH = PartitionSpec(ROWS, "context")  # rows, and what they are a sequence of
 WIDTH = ("fsdp", "context")  # of the residual stream, in parameters
 
 
@@ -119,8 +120,8 @@ def check_batch_divides(mesh: Mesh, rows: int, tokens: int, patches: int) -> Non
 def data_process(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
     """(index, count): this process reads the index-th of `count` equal parts of a global batch, in row order.
 
-    Processes whose devices hold the same rows (tensor or context across hosts) read whole rows, the
-    same part; otherwise this is (process_index, process_count) up to the order of devices in the mesh. Raises MeshError
+    Processes whose devices hold the same rows (tensor or context across hosts) read the same part, whole rows of it;
+    otherwise this is (process_index, process_count) up to the order of devices in the mesh. Raises MeshError
     where processes share some rows and not others.
     """
     process = jax.process_index() if process is None else process
@@ -148,7 +149,7 @@ def global_batch(mesh: Mesh, local: Batch) -> Batch:
 
 def own_rows(mesh: Mesh, rows: int) -> list[int]:
     """The rows of a global array of `rows` rows that this process's devices hold, in order."""
-    held = batch_sharding(mesh).addressable_devices_indices_map((rows,))
+    held = NamedSharding(mesh, PartitionSpec(ROWS)).addressable_devices_indices_map((rows,))
     return sorted({row for index in held.values() if index for row in range(*index[0].indices(rows))})
 
 
@@ -159,13 +160,13 @@ def from_own_rows(mesh: Mesh, rows: int, own: Sequence[int], local: np.ndarray) 
     def part(index: tuple[slice, ...]) -> np.ndarray:
         return local[[place[row] for row in range(*index[0].indices(rows))]]
 
-    return jax.make_array_from_callback((rows, *local.shape[1:]), batch_sharding(mesh), part)
+    return jax.make_array_from_callback((rows, *local.shape[1:]), NamedSharding(mesh, PartitionSpec(ROWS)), part)
 
 
 def cache_sharding(mesh: Mesh, kv_heads: int) -> NamedSharding:
     """Of keys and values (B, K, T, H): rows as everywhere, heads over tensor where it divides them."""
     heads = "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None
-    return NamedSharding(mesh, PartitionSpec(*ROWS, heads, None, None))
+    return NamedSharding(mesh, PartitionSpec(ROWS, heads, None, None))
 
 
 def everywhere(x: jax.Array) -> np.ndarray:
