@@ -1,4 +1,4 @@
-"""`umit eval`: held-out records -> answers with likelihoods -> predictions.jsonl -> scores.json, beside a baseline.
+"""`umit eval`: held-out records -> answers with likelihoods -> predictions.jsonl -> scores.json, report.html.
 
 Any number of processes and any mesh give the same predictions; the first process writes them. Running it again with the
 same --out after it was killed takes over the answers that are there. The baseline is learned from the targets of the
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from umit_jax.infer.buckets import Answer
 
 logger = logging.getLogger(__name__)
-_WITHOUT_EFFECT = ("baseline_split", "mesh")  # on the answers
+_WITHOUT_EFFECT = ("baseline_split", "mesh", "report")  # on the answers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,14 +65,17 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     summary = None
     with first_alone("scores"):  # the others wait: jax ends all processes soon after the first to leave
         if first:
-            summary = _score(args, predictions)
+            summary = _score(args, predictions, places, config, model)
             summary |= {"taken_over": taken_over, "compilations": len(compiled)}
             summary |= {"processes": jax.process_count(), "mesh": dict(mesh.shape)}
             summary |= {"config": json.loads(config.to_json_best_effort())}
     return summary
 
 
-def _score(args: argparse.Namespace, predictions: pathlib.Path) -> dict[str, Any]:
+def _score(
+    args: argparse.Namespace, predictions: pathlib.Path, places: "list[Place]", config: Any, model: "LoadedModel"
+) -> dict[str, Any]:
+    from launch import report
     from umit_jax.eval.predictions import read_predictions
     from umit_jax.eval.score import score, write_scores
 
@@ -85,6 +88,7 @@ def _score(args: argparse.Namespace, predictions: pathlib.Path) -> dict[str, Any
         "breakdown": str(args.out / "breakdown.json"),
         "not_computed": scores.not_computed,
         "n": len(read),
+        **report.of_evaluation(args.out, read, scores, places, model.checkpoint, config.report),
     }
 
 

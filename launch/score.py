@@ -1,7 +1,8 @@
 """`umit score`: every number of an evaluation again, from predictions.jsonl alone; of two runs, which is better.
 
-`umit score A --out DIR` writes scores.json and breakdown.json; `umit score A B --out DIR` writes comparison.json. A and
-B are predictions.jsonl or a directory with one.
+`umit score A --out DIR` writes scores.json, breakdown.json and report.html; `umit score A B --out DIR` writes
+comparison.json. A and B are predictions.jsonl or a directory with one. Pictures of the report are those that
+`umit eval` left in report_files/ beside the predictions.
 """
 
 import argparse
@@ -40,6 +41,8 @@ def _share(text: str) -> float:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from umit_jax.eval.modes import check_modes
     from umit_jax.eval.predictions import read_predictions, refused
+    from umit_jax.eval.report_html import write_report
+    from umit_jax.eval.report_html.pictures import FOLDER, take_over
     from umit_jax.eval.score import score, write_scores
 
     if len(args.predictions) > 2:
@@ -51,7 +54,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     scores = score(runs[0], modes=args.mode, specificities=args.specificity)
     args.out.mkdir(parents=True, exist_ok=True)
     write_scores(args.out, scores)
+    pictures = take_over(_file(args.predictions[0]).parent / FOLDER, args.out / FOLDER)
     return {
+        **write_report(args.out / "report.html", runs[0], scores, pictures),
         "scores": str(args.out / "scores.json"),
         "breakdown": str(args.out / "breakdown.json"),
         "rows": len(scores.rows),

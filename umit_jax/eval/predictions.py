@@ -1,13 +1,16 @@
 """predictions.jsonl: one line a question, checked when it is read, so that a score never rests on a broken line.
 
 A line is {id, task, dataset, language, text, truth} and, where known, {topic, patient_id, heldout, synthetic, prompt,
-parsed, baseline, spoken, modality, scores, rare_words}; `parsed` is never read, other keys are kept and passed over.
+parsed, baseline, spoken, modality, scores, rare_words, images, config_hash, seed}; `parsed` is never read, other
+keys are kept and passed over.
 
 | key        | is                                                                                                |
 | spoken     | frame of the numbers of 2D boxes in the text, where it is not what the truth's frame says         |
 | modality   | DICOM's code of what was shown ("CT"; several joined by "+")                                      |
 | scores     | probability of each option, or confidence of each box that the text gives, in its order           |
 | rare_words | words of a report's truth that hardly occur in the training reports (metrics/r2gen.py)            |
+| images     | SHA-256 of the encoded frames of each image or volume that was shown                              |
+| config_hash, seed | of the settings that the answers depend on                                                 |
 """
 
 import json
@@ -23,7 +26,7 @@ from umit_jax.targets import Frame, TargetError, check_target
 Prediction = dict[str, Any]
 _REQUIRED = {"id": str, "task": str, "dataset": str, "language": str, "text": str, "truth": dict}
 _OPTIONAL = {"topic": str, "patient_id": str, "heldout": str, "synthetic": bool, "prompt": str, "modality": str}
-_OPTIONAL |= {"baseline": dict, "spoken": dict, "scores": list, "rare_words": list}
+_OPTIONAL |= {"baseline": dict, "spoken": dict, "scores": list, "rare_words": list, "images": list}
 _SUM_TOLERANCE = 0.01  # probabilities written with few digits
 
 
@@ -86,8 +89,9 @@ def _checked(line: Any) -> Prediction:
     baseline = line.get("baseline")
     if baseline is not None and shape(baseline) != shape(line["truth"]):
         raise ValueError(f"baseline: expected {shape(line['truth'])}, found {shape(baseline)}")
-    if not all(isinstance(word, str) for word in line.get("rare_words") or ()):
-        raise ValueError(f"rare_words: expected a list of words, found {line['rare_words']!r}")
+    for name in ("rare_words", "images"):
+        if not all(isinstance(word, str) for word in line.get(name) or ()):
+            raise ValueError(f"{name}: expected a list of strings, found {line[name]!r}")
     if line.get("scores") is not None:
         _check_scores(line)
     return line
