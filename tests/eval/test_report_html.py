@@ -80,8 +80,38 @@ def test_a_curve_is_sklearns_and_its_area_their_auc():
     (curve,) = curves.roc_curves(judge(lines))
     assert (curve.label, curve.positives, curve.negatives) == ("yes", truths.sum(), (~truths).sum())
     assert curve.area == pytest.approx(roc_auc_score(truths, scores))
-    rates, hits, _ = roc_curve(truths, scores)
-    assert [p[:2] for p in curve.points] == [pytest.approx(p) for p in zip(rates, hits, strict=True)]
+    rates, hits, thresholds = roc_curve(truths, scores, drop_intermediate=False)
+    assert set(curve.points) <= set(zip(rates.tolist(), hits.tolist(), thresholds.tolist(), strict=True))
+
+
+def test_an_operating_point_is_the_one_that_the_score_counts():
+    rng = np.random.default_rng(1)
+    for digits in (1, 2):
+        truths = rng.random(60) < 0.5
+        values = (truths * 0.2 + rng.random(60) * 0.8).round(digits).tolist()
+        lines = [
+            pages.line(i, "vqa", "yes", options_target(["yes", "no"], int(not t), 1), scores=[s, 1 - s])
+            for i, (s, t) in enumerate(zip(values, truths, strict=True))
+        ]
+        rows = score(lines, specificities=[0.8, 0.95]).rows
+        assert curves.specificities(rows) == [0.8, 0.95]
+        (curve,) = curves.roc_curves(judge(lines))
+        for wanted in (0.8, 0.95):
+            point = curves.operating(curve, wanted)
+            where = {"class": "yes", "metric": f"sensitivity_at_specificity_{wanted:g}", "language": "en"}
+            (row,) = [r for r in rows if all(r[key] == value for key, value in where.items())]
+            assert point.sensitivity == pytest.approx(row["value"])
+            assert point.specificity >= wanted - 1e-9
+            said = np.array(values) >= point.threshold
+            assert (said & truths).sum() / truths.sum() == pytest.approx(point.sensitivity)
+
+
+def test_the_operating_points_asked_for_are_on_the_page(tmp_path):
+    lines = pages.every_kind()
+    write_report(tmp_path / "report.html", lines, score(lines, specificities=[0.5]))
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert text.count('class="operating"') == 2  # in the plot and in its legend
+    assert 'data-t="operating"' not in written(tmp_path, lines)
 
 
 def test_reliability_has_the_calibration_error_of_the_score():

@@ -92,13 +92,15 @@ def _notices(shown: Sequence[Judged], left_out: int, scores: Scores, pictures: P
 def _plots(judged: Sequence[Judged], scores: Scores) -> list[dict[str, Any]]:
     """One for each question whose options have probabilities."""
     plots = []
+    asked = curves.specificities(scores.rows)
     for group, members in curves.by_question(judged).items():
         scored = [example for example in members if example.prediction.get("scores") is not None]
         if scored:
             bins = curves.reliability(scored)
             ece = sum(b.count * abs(b.accuracy - b.probability) for b in bins) / len(scored)
+            found = curves.roc_curves(scored)
+            points = [curves.operating(curve, specificity) for curve in found for specificity in asked]
             plots.append({
-                "group": group, "n": len(scored), "curves": curves.roc_curves(scored), "bins": bins, "ece": ece,
-                "operating": [],
+                "group": group, "n": len(scored), "curves": found, "bins": bins, "ece": ece, "operating": points,
             })  # fmt: skip
     return plots

@@ -7,10 +7,12 @@ last), as the other's is its mirror image. Its area is the AUC of that class; sc
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from umit_jax.batch import TASKS
 from umit_jax.eval.metrics.probability import BINS
 from umit_jax.eval.normalise import fold
 from umit_jax.eval.report_html.judge import Judged
@@ -18,6 +20,8 @@ from umit_jax.eval.report_html.judge import Judged
 Group = tuple[str, str, str, str]  # task, dataset, language, topic
 _POSITIVE = ("yes", "是")
 LARGEST_MATRIX = 12  # options of a matrix that is shown whole
+_AT = "sensitivity_at_specificity_"
+_ROUNDING = 1e-9
 _CONFUSIONS = 20  # pairs that are listed where there are more
 
 
@@ -30,6 +34,17 @@ class Curve:
     points: list[tuple[float, float, float]]
     positives: int
     negatives: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Operating:
+    """A point of a curve: the highest sensitivity where the specificity is at least what was asked for."""
+
+    label: str
+    asked: float
+    sensitivity: float
+    specificity: float
+    threshold: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +68,19 @@ class Confusion:
 
 
 def by_question(examples: Sequence[Judged]) -> dict[Group, list[Judged]]:
-    """Questions with options by what they ask, the most frequent first."""
+    """Questions with options by what they ask, the most frequent of a data set first."""
     groups: dict[Group, list[Judged]] = defaultdict(list)
     for example in examples:
         line = example.prediction
         if line["truth"]["kind"] == "options":
             groups[line["task"], line["dataset"], line["language"], line.get("topic") or ""].append(example)
-    return dict(sorted(groups.items(), key=lambda group: (group[0][:3], -len(group[1]), group[0][3])))
+    order = {task: i for i, task in enumerate(TASKS)}
+
+    def place(group: Group) -> tuple[Any, ...]:
+        task, dataset, language, topic = group
+        return order.get(task, len(order)), task, dataset, language, -len(groups[group]), topic
+
+    return {group: groups[group] for group in sorted(groups, key=place)}
 
 
 def roc_curves(examples: Sequence[Judged]) -> list[Curve]:
@@ -87,10 +108,23 @@ def _curve(label: str, scores_N: np.ndarray, positive_N: np.ndarray) -> Curve:
     x, y = np.append(0.0, false_G), np.append(0.0, hits_G)
     area = float(((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2).sum())
     thresholds = np.append(np.inf, scores_N[order][last])
-    corner = np.ones(len(x), bool)  # points on a straight line add nothing
-    corner[1:-1] = np.abs((x[1:-1] - x[:-2]) * (y[2:] - y[1:-1]) - (y[1:-1] - y[:-2]) * (x[2:] - x[1:-1])) > 1e-12
+    corner = np.ones(len(x), bool)  # points inside a level or an upright part add nothing
+    corner[1:-1] = (x[:-2] != x[2:]) & (y[:-2] != y[2:])
     points = [(float(a), float(b), float(t)) for a, b, t in zip(x[corner], y[corner], thresholds[corner], strict=True)]
     return Curve(label, area, points, positives, negatives)
+
+
+def specificities(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Those at which the rows of scores.json have a sensitivity."""
+    found = [row["metric"].removeprefix(_AT) for row in rows if row["metric"].startswith(_AT)]
+    return [float(text) for text in dict.fromkeys(found)]
+
+
+def operating(curve: Curve, specificity: float) -> Operating:
+    """As metric sensitivity_at_specificity_S chooses it."""
+    allowed = [point for point in curve.points if point[0] <= 1 - specificity + _ROUNDING]
+    x, y, threshold = max(allowed, key=lambda point: (point[1], -point[0]))
+    return Operating(curve.label, specificity, y, 1 - x, threshold)
 
 
 def reliability(examples: Sequence[Judged]) -> list[Bin]:
