@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "detection": 128,
                 "landmark": 24,
             },
-            # report.html: examples and pictures in it, taken evenly (0 takes all), and the longest side of a picture
+            # report.html: examples and pictures in it, taken evenly (0 all, -1 none), and the longest side of a picture
             "report": {"examples": 20000, "pictures": 2000, "side": 1024},
             "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         }

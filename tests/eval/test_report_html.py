@@ -68,6 +68,7 @@ def test_examples_are_taken_evenly_and_what_a_small_group_lacks_goes_to_the_othe
     assert [sum(groups[i] == name for i in chosen) for name in "abc"] == [10, 3, 10]
     assert max(np.diff([i for i in chosen if groups[i] == "a"])) == 10
     assert evenly(groups, 0) == evenly(groups, 999) == list(range(153))
+    assert evenly(groups, -1) == []
 
 
 def test_a_curve_is_sklearns_and_its_area_their_auc():

@@ -76,6 +76,19 @@ def test_score_repeats_the_numbers_without_a_model(evaluation, tmp_path):
     umit("score", stripped, "--out", tmp_path / "again")
     again = json.loads((tmp_path / "again" / "scores.json").read_text())
     assert again == json.loads((evaluation / "scores.json").read_text())
+    assert "No pictures beside" in (tmp_path / "again" / "report.html").read_text()
+
+
+def test_eval_writes_a_page_with_its_pictures_and_score_takes_them_over(evaluation, tmp_path):
+    lines = [json.loads(line) for line in (evaluation / "predictions.jsonl").read_text().splitlines()]
+    assert all({"images", "config_hash", "seed"} <= set(line) for line in lines)
+    umit("score", evaluation, "--out", tmp_path)
+    pages = [(folder / "report.html").read_text() for folder in (evaluation, tmp_path)]
+    assert pages[0] == pages[1]
+    shown = json.loads((tmp_path / "report_files" / "pictures.json").read_text())["shown"]
+    assert {name for line in lines for name in line["images"]} == set(shown)
+    assert all((tmp_path / "report_files" / picture["file"]).is_file() for picture in shown.values())
+    assert not any(line["patient_id"] in pages[0] for line in lines)
 
 
 def test_inspect_tells_shards_checkpoints_and_exports_apart(shards, stage2, exported):

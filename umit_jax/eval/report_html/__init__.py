@@ -79,7 +79,7 @@ def _notices(shown: Sequence[Judged], left_out: int, scores: Scores, pictures: P
     notices = [(reason, name, 0) for name, reason in scores.not_computed.items()]
     if left_out:
         notices.append(("examples_left_out", "", left_out))
-    if not pictures.shown:
+    if pictures == NO_PICTURES:
         return [*notices, ("pictures_none", "", 0)]
     notices += [(f"pictures_{reason}", "", count) for reason, count in pictures.left_out.items() if count]
     missing = sum(bool(e.prediction.get("images")) and not pictures.of(e.prediction) for e in shown)

@@ -82,7 +82,9 @@ def _of_each(statistic, count: int) -> list[float | None]:
 
 def evenly(groups: Sequence[Hashable], limit: int) -> list[int]:
     """Positions of at most `limit` members, taken evenly: no group gives more than another while that one has some
-    left, and within a group they are evenly spaced. In order; 0 takes all."""
+    left, and within a group they are evenly spaced. In order; 0 takes all, a negative limit none."""
+    if limit < 0:
+        return []
     if not limit or limit >= len(groups):
         return list(range(len(groups)))
     members: dict[Hashable, list[int]] = defaultdict(list)

@@ -93,7 +93,7 @@ function textSide(d, lang) {
 }
 
 function optionTable(d, lang) {
-  const head = make("tr", {}, ...["option", ...(d.scores ? ["probability"] : []), ""].map((key) => make("th", { scope: "col", text: key && word(key) })));
+  const head = make("tr", {}, ...["option", ...(d.scores ? ["probability"] : []), ""].map((key) => (key ? make("th", { scope: "col", text: word(key) }) : make("td"))));
   const body = d.options.map((option, k) => {
     const notes = [k === d.truth && word("is_true"), k === d.said && word("said")].filter(Boolean).join(", ");
     const mark = k === d.truth ? "✓ " : k === d.said ? "✗ " : "";
