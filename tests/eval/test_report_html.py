@@ -193,6 +193,22 @@ def test_every_row_of_the_scores_is_in_a_table(tmp_path):
     assert section.count("<tr>") - section.count("<thead>") == len(score(lines).rows)
 
 
+def test_rows_of_other_ways_of_asking_have_a_table_of_their_own(tmp_path):
+    lines = pages.every_kind()
+    about = {"schema": 1, "task": "vqa", "dataset": "set", "language": "en", "dims": None, "heldout": None}
+    about |= {"synthetic": False, "variant": "corrupt:blur:3", "ci95": [0.1, 0.3], "n": 12, "n_patients": 12}
+    none = {"main": None, "difference": None, "difference_ci95": None, "p": None}
+    rows = [
+        {**about, **none, "metric": "same_answer", "value": 0.2, "better": "lower"},
+        {**about, "metric": "auc", "value": 0.5, "main": 0.75, "difference": -0.25, "difference_ci95": [-0.4, -0.1]}
+        | {"p": 0.0125, "better": "higher"},
+    ]
+    text = written(tmp_path, lines, robustness=rows)
+    for words in ("corrupt:blur:3", "same_answer", "0.200", "-0.250 [-0.400, -0.100]", "0.0125", "looks_lower"):
+        assert words in text
+    assert 'data-t="robustness"' not in written(tmp_path, lines)
+
+
 def test_every_word_is_in_both_languages_and_every_marked_one_exists(tmp_path):
     words = page.words()
     assert all(len(pair) == 2 and all(pair) for pair in words.values())

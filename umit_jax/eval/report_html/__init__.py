@@ -6,7 +6,7 @@ computed) is counted on the page. docs/report.md describes the page.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,15 @@ def write_report(
     scores: Scores,
     pictures: Pictures = NO_PICTURES,
     *,
+    robustness: Sequence[Mapping[str, Any]] = (),
     limit: int = EXAMPLES,
     judged: Sequence[Judged] | None = None,
 ) -> dict[str, Any]:
-    """Writes the page aside and renames it. limit: examples in its browser, taken evenly; 0 takes all. judged: what
-    judge(predictions) gave, if it is at hand. Returns what a summary says of it."""
+    """Writes the page aside and renames it. Returns what a summary says of it.
+
+    robustness: rows of robustness.json. limit: examples in the page's browser, taken evenly; 0 takes all. judged: what
+    judge(predictions) gave, if it is at hand.
+    """
     judged = judge(predictions) if judged is None else judged
     shown = [judged[i] for i in evenly([example.about for example in judged], limit)]
     with_picture = sum(bool(pictures.of(example.prediction)) for example in shown)
@@ -43,6 +47,7 @@ def write_report(
         "notices": _notices(shown, len(judged) - len(shown), scores, pictures),
         "tables": table,
         "headlines": tables.headlines(table),
+        "robustness": tables.other_ways(robustness),
         "plots": _plots(judged, scores),
         "confusions": [
             {"group": group, "matrix": curves.confusion(members)}

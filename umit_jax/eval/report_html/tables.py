@@ -1,4 +1,7 @@
-"""scores.json -> the rows of the page's tables: one table for each task, and the numbers of their small plots."""
+"""scores.json and robustness.json -> rows of the page's tables, as text and as places on the axis of their small plots.
+
+One table for each task, one of the numbers that tasks are summed up by, one of other ways of asking.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -79,6 +82,30 @@ def _table_row(row: Mapping[str, Any], own: Sequence[Mapping[str, Any]]) -> Tabl
         top=number(top),
         **shares,  # type: ignore[arg-type]
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherWay:
+    """One row of robustness.json as text."""
+
+    row: Mapping[str, Any]
+    value: str
+    interval: str
+    main: str
+    difference: str
+    p: str
+
+
+def other_ways(rows: Sequence[Mapping[str, Any]]) -> list[OtherWay]:
+    """Rows of robustness.json, those of one way together."""
+    return [_other_way(row) for row in rows]
+
+
+def _other_way(row: Mapping[str, Any]) -> OtherWay:
+    main, difference, p = row["main"], row["difference"], row["p"]
+    apart = "" if difference is None else f"{difference:+.3f} {span(row['difference_ci95'])}".strip()
+    before = "" if main is None else number(main)
+    return OtherWay(row, number(row["value"]), span(row["ci95"]), before, apart, "" if p is None else f"{p:.4f}")
 
 
 def _numbers(row: Mapping[str, Any]) -> list[float]:
