@@ -21,6 +21,7 @@ from umit_jax.model.param import ANYWHERE, Place
 from umit_jax.model.projector import Projector
 from umit_jax.model.vision import Qwen2VisionConfig, VisionTower, normalise
 from umit_jax.ops.attention import Implementation
+from umit_jax.ops.features import put_features
 
 
 class Qwen2VL(nnx.Module):
@@ -56,8 +57,7 @@ class Qwen2VL(nnx.Module):
         )
         merged_BMD = self.projector(features_BPE)
         index_BS = batch.vision_index_BS
-        placed_BSD = jax.vmap(lambda merged, index: merged[index])(merged_BMD, jnp.maximum(index_BS, 0))
-        return jnp.where(index_BS[..., None] >= 0, placed_BSD, x_BSD)
+        return jnp.where(index_BS[..., None] >= 0, put_features(merged_BMD, index_BS), x_BSD)
 
     def hidden(
         self,
