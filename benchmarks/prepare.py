@@ -30,8 +30,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = "caption_T060_filtered_top4_sep_v0_subfigures"
 ENGINES = {
     "one process": ["--workers", "1"],
-    "process pool": ["--workers", "0"],
-    "Apache Beam": ["--runner", "direct", "--workers", "0"],
+    "Apache Beam": ["--runner", "direct"],
 }
 _MODALITIES = ("CT", "MRI", "Ultrasound", "Radiograph")
 _ORGANS = ("liver", "lung", "kidney", "brain", "heart")

@@ -12,7 +12,6 @@ Beam's runner for one machine has habits that this module takes from it:
 
 import contextlib
 import functools
-import importlib.util
 import json
 import logging
 import os
@@ -51,8 +50,6 @@ def run(
 
     errors: a file that the workers reach, where one says what it failed of. Raises ShardError.
     """
-    if importlib.util.find_spec("apache_beam") is None:
-        raise ShardError("--runner: needs Apache Beam: pip install 'umit_jax[beam]'")
     errors.unlink(missing_ok=True)
     failed: list[BaseException] = []
     told = functools.partial(_tell, work, errors)

@@ -6,18 +6,15 @@ aside and renamed. So the shards are the same whoever converts the chunks and in
 interrupted finds its finished chunks again, as long as options and code are what they were; a chunk whose files have
 changed since is converted again (inputs.py).
 
-The chunks are converted on this machine's cores, or by an Apache Beam pipeline on whatever its flags name (Flink,
-Spark, Dataflow, ...); the folder of the shards must then be one that every worker reaches.
+The chunks are converted by an Apache Beam pipeline, on this machine's cores or on whatever its flags name (Flink,
+Spark, Dataflow, ...; the folder of the shards must then be one that every worker reaches), or one after the other here.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import json
 import logging
-import multiprocessing
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -78,25 +75,24 @@ def prepare(
     *,
     duplicates: str = "report",
     templates: Path | None = None,
-    workers: int = 1,
     pipeline: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Publishes the shard set under `out` and returns its manifest.
 
-    duplicates: "report" or "drop", see Rules. templates: a file that words the questions instead of ours. workers:
-    processes, 0 for all cores; with 1 everything happens in this one. pipeline: flags of Apache Beam, which then does
-    the work where there is more than one chunk (see pipeline.beam_flags). Raises ShardError, RecordError, and what the
-    converter raises for input that cannot be used at all; finished chunks stay in `out`.partial for the next run.
+    duplicates: "report" or "drop", see Rules. templates: a file that words the questions instead of ours. pipeline:
+    flags of Apache Beam (pipeline.beam_flags), which then does the work; without any, and for a single chunk,
+    everything happens in this process. Raises ShardError, RecordError, and what the converter raises for input that
+    cannot be used at all; finished chunks stay in `out`.partial for the next run.
     """
     rules = dataclasses.replace(converter.rules, duplicates=duplicates)
     check_name(converter.name)
     check_target_directory(out)
     with using_templates(templates):
-        return _prepare(converter, out, rules, templates, workers, pipeline)
+        return _prepare(converter, out, rules, templates, pipeline)
 
 
 def _prepare(
-    converter: Converter, out: Path, rules: Rules, templates: Path | None, workers: int, pipeline: Sequence[str]
+    converter: Converter, out: Path, rules: Rules, templates: Path | None, pipeline: Sequence[str]
 ) -> dict[str, Any]:
     units = converter.units()
     partial = out.with_name(out.name + ".partial")
@@ -115,11 +111,9 @@ def _prepare(
 
         if pipeline and len(todo) > 1:
             run(work, jobs, pipeline, partial / "error.txt", tick)
-        elif workers == 1 or pipeline:
+        else:
             for job in jobs:
                 work(job, bar.update)
-        else:
-            _run_pool(work, jobs, workers, bar)
     parts = [_folder(partial, i) for i in range(len(chunks))]
     try:
         manifest = publish(parts, out, converter.name, rules)
@@ -205,20 +199,3 @@ def _items(converter: Converter, units: Iterable[Any], done: Any) -> Iterator[Re
         yield from converter.records(unit)
         if done is not None:
             done(1)
-
-
-def _run_pool(work: Any, jobs: Iterable[Any], workers: int, bar: tqdm) -> None:
-    """The chunks on this machine's cores; a chunk that fails stops the rest, and finished ones stay."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
-        futures = {pool.submit(work, job): len(job[1]) for job in jobs}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-                bar.update(futures[future])
-        except concurrent.futures.process.BrokenProcessPool:
-            raise ShardError(
-                "a worker process was killed (out of memory?); the same command goes on from here"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)

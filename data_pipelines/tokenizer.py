@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.sentencepiece_model import NORMAL, parse
+
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -40,7 +42,7 @@ SPOKEN_TOKENS = SPECIAL_TOKENS[3:9]
 EOS_TOKENS = ("<|im_end|>", "<|endoftext|>")
 TEMPLATE_FILE = "chat_template.jinja"
 FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", TEMPLATE_FILE)
-_NORMAL, _SCORE_STEP = 1, 1 / 32
+_SCORE_STEP = 1 / 32
 _WORD_LENGTH, _PHRASE_LENGTH = 16, 48  # most characters of a piece
 
 
@@ -243,13 +245,9 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
 
 def _adjusted(data: bytes) -> Any:
     """The trained model with the three changes of the module's docstring, as a ModelProto."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(data)
-    kept = []
+    proto, kept = parse(data), []
     for piece in proto.pieces:
-        if piece.type == _NORMAL:
+        if piece.type == NORMAL:
             piece.piece = piece.piece.replace("\u2581", " ")
             piece.score = round(piece.score / _SCORE_STEP) * _SCORE_STEP
             if len(piece.piece) > 1 and "<" in piece.piece:

@@ -51,10 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--templates", type=pathlib.Path, help="YAML file that words the questions instead of ours (docs/templates.md)"
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes, 0 for all cores (default 1)")
+    parser.add_argument("--workers", type=int, default=0, help="processes of --runner direct (default 0: one a core)")
     parser.add_argument(
         "--runner",
-        help="convert with Apache Beam instead: `direct` for this machine, or FlinkRunner, SparkRunner, DataflowRunner",
+        default="direct",
+        help="runner of Apache Beam: direct for this machine (default), or FlinkRunner, SparkRunner, DataflowRunner",
     )
     parser.add_argument(
         "--runner-flag", action="append", default=[], metavar="FLAG", help="a pipeline option of the runner; repeatable"
@@ -75,8 +76,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     options = _options(args, catalogue()[name]) | ({"dataset": dataset} if dataset else {})
     if args.workers < 0:
         raise UsageError(f"--workers: expected 0 or more, found {args.workers}")
-    if args.runner_flag and not args.runner:
-        raise UsageError("--runner-flag: without --runner there is no pipeline")
     if args.templates and not args.templates.is_file():
         raise UsageError(f"--templates: no such file: {args.templates}")
     manifest = _prepare(name, args, options)
@@ -98,8 +97,7 @@ def _prepare(name: str, args: argparse.Namespace, options: dict[str, Any]) -> di
         args.out,
         duplicates=args.duplicates,
         templates=args.templates,
-        workers=args.workers,
-        pipeline=beam_flags(args.runner, args.workers, args.runner_flag) if args.runner else (),
+        pipeline=beam_flags(args.runner, args.workers, args.runner_flag),
     )
 
 

@@ -12,15 +12,18 @@ import io
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from data_pipelines.media import MediaError
 
 logger = logging.getLogger(__name__)
 _DEEP = ("I;16", "I;16L", "I;16B", "I", "F")
 MAX_PIXELS = 1 << 28  # 268 million: a whole-slide thumbnail passes, a decompression bomb does not
+_YCBCR = 6  # of PHOTOMETRIC_INTERPRETATION
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "MPO")  # MPO: what cameras call a JPEG with a preview inside
 
 
@@ -35,7 +38,17 @@ def _open(data: bytes) -> Image.Image:
         raise MediaError("not a PNG, JPEG, TIFF or BMP image") from None
     if image.width * image.height > MAX_PIXELS:
         raise MediaError("image too large")
+    if image.format == "TIFF" and image.mode == "RGB":
+        _mend_ycbcr(image)
     return image
+
+
+def _mend_ycbcr(image: Any) -> None:
+    """Pillow before 13 takes a pixel of an uncompressed TIFF in YCbCr for four bytes of RGB; it has three."""
+    wrong = all(tile.codec_name == "raw" and tile.args[0] == "RGBX" for tile in image.tile)
+    if wrong and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == _YCBCR:
+        image._mode = "YCbCr"
+        image.tile = [tile._replace(args=("YCbCr", *tile.args[1:])) for tile in image.tile]
 
 
 def load(source: Path | str | bytes) -> Image.Image:

@@ -47,14 +47,8 @@ def test_every_unit_comes_out_once_and_in_order(single):
 @pytest.fixture
 def beam(monkeypatch) -> list[str]:
     """Flags for two processes of Apache Beam that find the toy converter."""
-    pytest.importorskip("apache_beam")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
     return beam_flags("direct", 2)
-
-
-def test_two_processes_write_the_shards_of_one(single, tmp_path):
-    prepare(ToyConverter(COUNT), tmp_path / "out", workers=2)
-    assert contents(tmp_path / "out") == contents(single)
 
 
 def test_apache_beam_writes_the_shards_of_one_process(single, tmp_path, beam):
@@ -106,15 +100,6 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_next_goes_on
     assert not workers()
     prepare(converter, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(single)
-
-
-def test_a_failing_worker_is_reported_and_the_old_set_stays(tmp_path):
-    prepare(ToyConverter(10), tmp_path / "out")
-    before = contents(tmp_path / "out")
-    converter = ToyConverter(COUNT, die_at=100, log=tmp_path / "log")
-    with pytest.raises(ShardError, match="a worker process was killed"):
-        prepare(converter, tmp_path / "out", workers=2)
-    assert contents(tmp_path / "out") == before
 
 
 def test_an_error_of_a_worker_is_its_one_line(tmp_path, beam):

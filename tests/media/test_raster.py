@@ -73,6 +73,17 @@ def test_a_turned_tiff_is_the_same_picture_from_a_path_and_from_its_bytes(tmp_pa
     np.testing.assert_array_equal(read_image(tmp_path / "turned.tif"), expected)
 
 
+def test_an_uncompressed_tiff_in_ycbcr_is_read_by_every_pillow():
+    """Pillow before 13 refuses to."""
+    values, exif = Image.fromarray(RGB).convert("YCbCr"), Image.Exif()
+    expected = np.asarray(values.convert("RGB"))
+    np.testing.assert_array_equal(read_image(_saved(values, "TIFF")), expected)
+    exif[0x0112] = 6
+    np.testing.assert_array_equal(read_image(_saved(values, "TIFF", exif=exif)), np.rot90(expected, -1))
+    with pytest.raises(MediaError, match="truncated"):
+        read_image(_saved(values, "TIFF")[:-100])
+
+
 def test_a_picture_of_sixteen_bits_is_clipped_and_said_to_be_once(caplog):
     raster._warn_of_clipping.cache_clear()
     assert read_image(FILES["grey16.png"]).max() == 255

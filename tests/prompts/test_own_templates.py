@@ -1,8 +1,12 @@
 """A user's own wordings replace ours, kind by kind, and what cannot work is refused by the name of the kind."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from data_pipelines import preparation
+from data_pipelines.pipeline import beam_flags
 from data_pipelines.preparation import prepare
 from data_pipelines.prompts import TemplateError, render_question, templates_version, using_templates
 from data_pipelines.prompts.render import wordings
@@ -38,10 +42,12 @@ def test_the_kinds_it_names_are_replaced_and_the_others_stay(own):
     assert wordings("report", "report", "en") != ["Write the radiology report of this study."]
 
 
-def test_shards_are_worded_by_it_in_every_process(own, tmp_path):
+def test_shards_are_worded_by_it_in_every_process(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "CHUNK_UNITS", 1)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # of Beam's worker processes
     for workers in (1, 2):
         out = tmp_path / f"out{workers}"
-        prepare(Phantom(patients=3), out, templates=own, workers=workers)
+        prepare(Phantom(patients=3), out, templates=own, pipeline=beam_flags("direct", workers))
         assert read_manifest(out)["templates_version"] == "umit-released-1"
         texts = {r.turns[0].text for r in open_shards(out, "train") if r.task == "report" and r.language == "en"}
         assert texts == {"<media>Write the radiology report of this study."}
