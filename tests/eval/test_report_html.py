@@ -1,5 +1,7 @@
 """report.html as a file: what is judged, chosen, plotted, escaped and left out; tests/browser opens it."""
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -147,6 +149,21 @@ def test_hostile_text_stays_text_in_tables_and_blocks(tmp_path):
     (detail,) = blocks(text)["chunk-0"][:1]
     assert (detail["text"], detail["topic"]) == (pages.NASTY, pages.NASTY)
     assert html.escape("</script>") in text
+
+
+def test_the_policy_allows_the_one_style_and_the_one_script_of_the_page_and_no_network(tmp_path):
+    text = written(tmp_path, pages.every_kind())
+    found = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert found is not None
+    policy = dict(part.strip().split(" ", 1) for part in html.unescape(found[1]).split(";"))
+    for name, tag in (("style-src", "style"), ("script-src", "script")):
+        (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert policy[name] == f"'sha256-{digest}'"
+    assert (policy["default-src"], policy["img-src"]) == ("'none'", "'self' file: data:")
+    assert not re.search(
+        r"""\son[a-z]+=["']|\sstyle=|(?:src|href)="(?!#|data:)""", re.sub(r"<script.*?</script>", "", text)
+    )
 
 
 def test_a_json_block_is_the_value_again():
