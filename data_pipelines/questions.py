@@ -14,6 +14,7 @@ from data_pipelines.example import Example, Processing, build_prompt, outline
 from data_pipelines.image import Show
 from data_pipelines.prompts.answers import answer_text
 from data_pipelines.record import Record, Turn
+from data_pipelines.robustness import NotAskedError
 from data_pipelines.shards import RecordSource
 from data_pipelines.tokenizer import Tokenizer
 from umit_jax.targets import Frame
@@ -42,12 +43,21 @@ class Questions(Sequence[Example]):
     def __init__(
         self, places: Sequence[Place], tokenizer: Tokenizer, processing: Processing, change: Change = as_it_is
     ) -> None:
-        """Raises ExampleError for a record that cannot be asked about."""
-        self._places, self._tokenizer, self._processing, self._change = places, tokenizer, processing, change
+        """Raises ExampleError for a record that cannot be written as a prompt; one that `change` refuses is left out,
+        as (id, reason) in left_out."""
+        self._tokenizer, self._processing, self._change = tokenizer, processing, change
+        self._places: list[Place] = []
         self.asked: list[Asked] = []
+        self.left_out: list[tuple[str, str]] = []
         sizes = []
         for shards, index in places:
-            record, _ = change(shards[index])
+            record = shards[index]
+            try:
+                record, _ = change(record)
+            except NotAskedError as error:
+                self.left_out.append((record.id, str(error)))
+                continue
+            self._places.append((shards, index))
             plan = outline(record, tokenizer, processing, prompt=True)
             sizes.append((plan.tokens, plan.patches))
             images = tuple(hashlib.sha256(b"".join(media.frames)).hexdigest() for media in record.media)

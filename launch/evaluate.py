@@ -7,6 +7,7 @@ model.
 """
 
 import argparse
+import collections
 import hashlib
 import json
 import logging
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from launch import config_file, prediction, processes, workdir
 from launch.cli import UsageError
-from launch.score import add_scoring
-from launch.summary import config_hash
+from launch.score import add_scoring, write_robustness
+from launch.summary import config_hash, write_json
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -35,12 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=workdir.path, required=True, help="workdir or one of its checkpoints")
     parser.add_argument("--base", type=workdir.path, help="where the base of a LoRA run is now, if it has moved")
     parser.add_argument("--out", type=workdir.local, required=True, help="directory for predictions and scores")
+    text = "also ask in other ways: blank, swap, options, negated, flip, corrupt:NAME:SEVERITY (docs/metrics.md)"
+    parser.add_argument("--robustness", nargs="+", default=[], metavar="WAY", help=text)
     add_scoring(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any] | None:
     import jax
 
+    from data_pipelines.robustness import check_name
     from launch import model as models
     from umit_jax.compilations import compilations
     from umit_jax.eval.modes import check_modes
@@ -49,6 +53,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
 
     config = config_file.load(args.config, args.overrides)
     check_modes(args.mode)
+    args.robustness = list(dict.fromkeys(map(check_name, args.robustness)))
     processes.join()
     first = jax.process_index() == 0
     if not first:
@@ -59,14 +64,16 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     model = models.load(args.checkpoint, base=args.base, mesh=mesh, dtype=config.compute_dtype)
     if first:
         args.out.mkdir(parents=True, exist_ok=True)
+        for stale in set(args.out.glob("predictions.*.json*")) - {args.out / "predictions.jsonl"}:
+            stale.unlink()  # of an earlier run, perhaps of another model
     predictions = args.out / "predictions.jsonl"
     with compilations("prefill", "decode", "option_logps") as compiled:
-        taken_over = _predict(predictions, places, config, model, mesh)
+        done = _predict(args, places, config, model, mesh)
     summary = None
     with first_alone("scores"):  # the others wait: jax ends all processes soon after the first to leave
         if first:
             summary = _score(args, predictions, places, config, model)
-            summary |= {"taken_over": taken_over, "compilations": len(compiled)}
+            summary |= done | {"compilations": len(compiled)}
             summary |= {"processes": jax.process_count(), "mesh": dict(mesh.shape)}
             summary |= {"config": json.loads(config.to_json_best_effort())}
     return summary
@@ -82,13 +89,15 @@ def _score(
     read = read_predictions(predictions)
     scores = score(read, modes=args.mode, specificities=args.specificity)
     write_scores(args.out, scores)
+    other_ways = write_robustness(args.out, predictions, read)
     return {
         "predictions": str(predictions),
         "scores": str(args.out / "scores.json"),
         "breakdown": str(args.out / "breakdown.json"),
         "not_computed": scores.not_computed,
+        **({"robustness": str(args.out / "robustness.json")} if other_ways else {}),
         "n": len(read),
-        **report.of_evaluation(args.out, read, scores, places, model.checkpoint, config.report),
+        **report.of_evaluation(args.out, read, scores, places, model.checkpoint, config.report, other_ways),
     }
 
 
@@ -109,24 +118,57 @@ def _places(config: Any) -> "list[Place]":
     return places
 
 
-def _predict(path: pathlib.Path, places: "list[Place]", config: Any, model: "LoadedModel", mesh: "Mesh") -> int:
-    """Generates and writes every prediction aside, then renames. Returns how many answers were there already."""
+def _predict(
+    args: argparse.Namespace, places: "list[Place]", config: Any, model: "LoadedModel", mesh: "Mesh"
+) -> dict[str, Any]:
+    """Generates and writes the predictions, as they are and in each way of args.robustness, aside and then renamed.
+    Returns how many answers were there already and why how many questions were left out."""
     import jax
 
     from data_pipelines.questions import Questions
     from umit_jax.eval.partial import PartialAnswers
 
-    questions = Questions(places, model.tokenizer, model.processing)
-    if jax.process_index() > 0:
-        _answers(questions, config, model, mesh, {}, lambda _: None)
-        return 0
-    ids = [asked.record.id for asked in questions.asked]
-    partial = PartialAnswers(path.with_name(".answers.partial.jsonl"), _key(config, model), ids)
-    known = dict(partial.known)
-    answers = _answers(questions, config, model, mesh, known, partial.add)
-    _write(path, questions, answers, config, model)
-    partial.remove()
-    return len(known)
+    key = _key(config, model)  # in every process: Orbax reads together
+    main = Questions(places, model.tokenizer, model.processing)
+    partials, left_out, taken_over = [], {}, 0
+    for name in ("", *args.robustness):
+        questions = main if not name else _changed(name, main, places, config, model)
+        left_out |= {name: _counted(questions.left_out)} if name else {}
+        if jax.process_index() > 0:
+            _answers(questions, config, model, mesh, {}, lambda _: None)
+            continue
+        path = args.out / f"predictions{'.' + name.replace(':', '_') if name else ''}.jsonl"
+        ids = [asked.record.id for asked in questions.asked]
+        partial = PartialAnswers(path.with_name(f".answers.{path.stem}.partial.jsonl"), f"{key} {name}", ids)
+        partials.append(partial)
+        taken_over += len(partial.known)
+        answers = _answers(questions, config, model, mesh, dict(partial.known), partial.add)
+        about = {"variant": name} if name else {}
+        about |= {"seed": config.seed, "config_hash": config_hash(_settings(config)), "run": key[:16]}
+        _write(path, questions, answers, config, model, about)
+        if name:
+            write_json(path.with_suffix(".left_out.json"), [{"id": i, "reason": r} for i, r in questions.left_out])
+    for partial in partials:  # not before: a run that is killed in a later one would begin again
+        partial.remove()
+    return {"taken_over": taken_over, **({"left_out": left_out} if left_out else {})}
+
+
+def _changed(name: str, main: "Questions", places: "list[Place]", config: Any, model: "LoadedModel") -> "Questions":
+    """The questions asked in another way."""
+    from data_pipelines.questions import Questions
+    from data_pipelines.robustness import change, key_of, others
+
+    instead = others([asked.record for asked in main.asked], config.seed)
+
+    def other(record: Any) -> Any:
+        shards, index = places[instead[key_of(record)]] if key_of(record) in instead else (None, 0)
+        return None if shards is None else shards[index]
+
+    return Questions(places, model.tokenizer, model.processing, lambda record: change(record, name, config.seed, other))
+
+
+def _counted(left_out: list[tuple[str, str]]) -> dict[str, int]:
+    return dict(collections.Counter(reason for _, reason in left_out))
 
 
 def _answers(
@@ -160,7 +202,12 @@ def _answers(
 
 
 def _write(
-    path: pathlib.Path, questions: "Questions", answers: "list[Answer]", config: Any, model: "LoadedModel"
+    path: pathlib.Path,
+    questions: "Questions",
+    answers: "list[Answer]",
+    config: Any,
+    model: "LoadedModel",
+    about: dict[str, Any],
 ) -> None:
     from data_pipelines.shards import open_shards
     from umit_jax.eval.baseline import fit
@@ -169,7 +216,6 @@ def _write(
     records = (shards[i] for shards in training for i in range(len(shards)))
     truths = [prediction.identity(record) for record in records if record.task in config.tasks]
     baseline, counts = fit(truths), prediction.training_words(truths)
-    about = {"seed": config.seed, "config_hash": config_hash(_settings(config))}
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         for asked, answer in zip(questions.asked, answers, strict=True):
             line = prediction.line(asked, answer, model.tokenizer, baseline, tuple(config.stop))

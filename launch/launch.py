@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         own.add_argument(
             "--workdir", dest="run_workdir", type=_workdir, required=True, metavar="DIR", help="seen by all"
         )
+        text = "`umit eval` of this checkpoint instead of training; --workdir is then its --out"
+        own.add_argument("--evaluate", metavar="CHECKPOINT", help=text)
         own.add_argument("--name", default="umit", help="of the job")
         own.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="set in every process")
         own.add_argument(
@@ -73,7 +75,7 @@ def describe(args: argparse.Namespace, backend: Any) -> Run:
         axis_sizes(config.mesh, topology.processes * topology.devices_per_process, topology.slices)
     return Run(
         name=args.name,
-        command=("train", "--config", args.config, "--workdir", args.run_workdir, *args.overrides),
+        command=_command(args),
         workdir=args.run_workdir,
         topology=topology,
         env=tuple(_variable(text) for text in args.env),
@@ -83,6 +85,16 @@ def describe(args: argparse.Namespace, backend: Any) -> Run:
         grace_seconds=args.grace_seconds,
         max_restarts=args.max_restarts,
     )
+
+
+def _command(args: argparse.Namespace) -> tuple[str, ...]:
+    """What every process runs."""
+    if args.evaluate is None:
+        return "train", "--config", args.config, "--workdir", args.run_workdir, *args.overrides
+    if args.run_workdir.startswith("gs://"):
+        raise UsageError(f"--workdir: {args.run_workdir}: umit eval writes to a directory, not into a bucket")
+    own = "--checkpoint", args.evaluate, "--out", args.run_workdir
+    return "eval", "--config", args.config, *own, *args.overrides
 
 
 def _workdir(text: str) -> str:

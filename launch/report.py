@@ -38,13 +38,16 @@ def of_evaluation(
     places: Sequence[Place],
     checkpoint: Checkpoint,
     limits: Any,
+    other_ways: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Writes report.html and report_files/ into `out`; returns what the summary says of them.
-    places: of the record of each prediction. limits: config.report."""
+    places: of the record of each prediction. limits: config.report. other_ways: rows of robustness.json."""
     judged = judge(predictions)
     shown = [judged[i] for i in evenly([example.about for example in judged], limits.examples)]
     pictures = _pictures(out / FOLDER, shown, places, checkpoint, limits)
-    return write_report(out / "report.html", predictions, scores, pictures, limit=limits.examples, judged=judged)
+    return write_report(
+        out / "report.html", predictions, scores, pictures, limit=limits.examples, judged=judged, robustness=other_ways
+    )
 
 
 def _pictures(

@@ -55,14 +55,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     args.out.mkdir(parents=True, exist_ok=True)
     write_scores(args.out, scores)
     pictures = take_over(_file(args.predictions[0]).parent / FOLDER, args.out / FOLDER)
+    other_ways = write_robustness(args.out, _file(args.predictions[0]), runs[0])
     return {
-        **write_report(args.out / "report.html", runs[0], scores, pictures),
+        **write_report(args.out / "report.html", runs[0], scores, pictures, robustness=other_ways),
         "scores": str(args.out / "scores.json"),
         "breakdown": str(args.out / "breakdown.json"),
+        **({"robustness": str(args.out / "robustness.json")} if other_ways else {}),
         "rows": len(scores.rows),
         "refused": refused(runs[0]),
         "not_computed": scores.not_computed,
     }
+
+
+def write_robustness(out: pathlib.Path, main: pathlib.Path, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Writes robustness.json from the predictions.NAME.jsonl beside `main`, if there are any; returns its rows."""
+    from umit_jax.eval.predictions import read_variants
+    from umit_jax.eval.robustness import robustness
+    from umit_jax.eval.score import write_rows
+
+    rows = robustness(predictions, read_variants(main, predictions))
+    (out / "robustness.json").unlink(missing_ok=True)
+    if rows:
+        write_rows(out / "robustness.json", rows)
+    return rows
 
 
 def _compare(args: argparse.Namespace, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`umit eval` that is killed goes on where it stopped, and its predictions are those of one that was not."""
 
-import json
 import os
 import pathlib
 import signal
@@ -8,21 +7,12 @@ import subprocess
 import sys
 import time
 
-import jax
 import pytest
 
-from configs.sizes import model_config
-from data_pipelines.example import Processing
-from data_pipelines.shards import ShardWriter
-from data_pipelines.tokenizer import train_sentencepiece
-from tests.data.toy_records import image, record
+from tests.toy_evaluation import BATCH, RECORDS, ROOT, arguments, evaluate, make_work, one_device
 from umit_jax.eval.partial import PartialAnswers
 from umit_jax.infer.buckets import Answer
-from umit_jax.model.param import init_params
-from umit_jax.train.checkpoint import save_params
 
-ROOT = pathlib.Path(__file__).parents[2]
-RECORDS, BATCH = 9, 2
 A, B = Answer([1, 2], [-0.5, -0.125], [-1.0, -2.5]), Answer([], [], None)
 
 # `umit eval` whose fourth batch never comes.
@@ -43,41 +33,7 @@ cli.main(sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A workdir with a random model, and shards with a test split."""
-    work = tmp_path_factory.mktemp("work")
-    texts = [f"Is the liver seen in number {i}? yes no" for i in range(40)]
-    tokenizer = train_sentencepiece(texts, work / "run" / "model", 320)
-    config = model_config("tiny", tokenizer)
-    (work / "run" / "model" / "config.json").write_text(json.dumps(config.to_hf()))
-    processing = Processing(min_pixels=784, max_pixels=4 * 784)
-    (work / "run" / "model" / "preprocess.json").write_text(json.dumps(processing.to_json()))
-    save_params(work / "run", init_params(config, jax.random.key(0)))
-    with ShardWriter(work / "shards", "toy") as writer:
-        for i in range(2 * RECORDS):
-            split = "test" if i < RECORDS else "train"
-            media = (image(28 * (1 + i % 3), 56, seed=i),)
-            writer.add(record(i, split=split, media=media, question=f"Is the liver seen in number {i}?"))
-    return work
-
-
-def command(work, out, script=None, **settings) -> list[str]:
-    how = ["-m", "launch"] if script is None else ["-c", script]
-    arguments = ["eval", "--config", ROOT / "configs" / "eval.py", "--checkpoint", work / "run", "--out", out, "--json"]
-    settings = {"sources": (str(work / "shards"),), "rows": BATCH, "max_new_tokens.vqa": 8} | settings
-    arguments += [f"--config.{key}={value!r}" for key, value in settings.items()]
-    return [sys.executable, *how, *map(str, arguments)]
-
-
-def one_device() -> dict[str, str]:
-    """On eight, two batches would be all."""
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-
-
-def evaluate(work, out, **settings) -> dict:
-    call = command(work, out, **settings)
-    done = subprocess.run(call, cwd=ROOT, env=one_device(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return make_work(tmp_path_factory.mktemp("work"))
 
 
 def lines(path: pathlib.Path) -> int:
@@ -85,10 +41,10 @@ def lines(path: pathlib.Path) -> int:
 
 
 def kill_after_three_batches(work, out) -> None:
-    call, pipe = command(work, out, HANGING), subprocess.PIPE
+    call, pipe = [sys.executable, "-c", HANGING, *arguments(work, out)], subprocess.PIPE
     process = subprocess.Popen(call, cwd=ROOT, env=one_device(), stdout=pipe, stderr=pipe)
     deadline = time.monotonic() + 300
-    while lines(out / ".answers.partial.jsonl") < 1 + 3 * BATCH - 1:  # one of the batches is not full
+    while lines(out / ".answers.predictions.partial.jsonl") < 1 + 3 * BATCH - 1:  # one of the batches is not full
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -109,7 +65,7 @@ def whole(work):
 def test_a_killed_evaluation_goes_on_and_its_predictions_are_the_same_bytes(work, whole, tmp_path):
     kill_after_three_batches(work, tmp_path)
     assert not (tmp_path / "predictions.jsonl").exists()
-    with open(tmp_path / ".answers.partial.jsonl", "ab") as file:
+    with open(tmp_path / ".answers.predictions.partial.jsonl", "ab") as file:
         file.write(b'{"index": 8, "id": "toy/8", "tok')  # as a kill in the middle of a write would leave it
     resumed = evaluate(work, tmp_path)
     assert resumed["n"] == RECORDS
@@ -121,7 +77,7 @@ def test_a_killed_evaluation_goes_on_and_its_predictions_are_the_same_bytes(work
 
 def test_answers_of_other_weights_or_settings_are_not_taken_over(work, whole, tmp_path):
     ids = [f"toy/{i}" for i in range(RECORDS)]
-    PartialAnswers(tmp_path / ".answers.partial.jsonl", "0" * 64, ids).add(dict.fromkeys(range(RECORDS), A))
+    PartialAnswers(tmp_path / ".answers.predictions.partial.jsonl", "0" * 64, ids).add(dict.fromkeys(range(RECORDS), A))
     assert evaluate(work, tmp_path)["taken_over"] == 0
     assert (tmp_path / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
 

@@ -8,6 +8,8 @@ keys are kept and passed over.
 | spoken     | frame of the numbers of 2D boxes in the text, where it is not what the truth's frame says         |
 | modality   | DICOM's code of what was shown ("CT"; several joined by "+")                                      |
 | scores     | probability of each option, or confidence of each box that the text gives, in its order           |
+| variant    | how the question was changed (data_pipelines/robustness.py); absent where it was not               |
+| run        | hash of what the answers depend on: weights, records, settings                                    |
 | rare_words | words of a report's truth that hardly occur in the training reports (metrics/r2gen.py)            |
 | images     | SHA-256 of the encoded frames of each image or volume that was shown                              |
 | config_hash, seed | of the settings that the answers depend on                                                 |
@@ -17,7 +19,8 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from umit_jax.eval.parse import Reading, read_answer
@@ -58,6 +61,19 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
     if not predictions:
         raise PredictionError(f"{path}: expected at least one prediction, found none")
     return predictions
+
+
+def read_variants(main: Path, predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+    """The same questions asked in other ways, by name: the predictions.NAME.jsonl beside predictions.jsonl. Raises
+    PredictionError where one is not of the same run."""
+    found: dict[str, list[Prediction]] = {}
+    for path in sorted(main.parent.glob(f"{main.stem}.*.jsonl")):
+        read_ = read_predictions(path)
+        name, run = read_[0].get("variant"), predictions[0].get("run")
+        if not isinstance(name, str) or any(p.get("variant") != name or p.get("run") != run for p in read_):
+            raise PredictionError(f"{path}: not of the run that wrote {main}: remove it, or evaluate again")
+        found[name] = read_
+    return found
 
 
 def identity(prediction: Mapping[str, Any]) -> tuple[str, ...]:

@@ -195,8 +195,7 @@ def _laid(cache: Cache, mesh: Mesh | None) -> Cache:
     """The cache over the devices of a mesh."""
     if mesh is None:
         return cache
-    sharding = cache_sharding(mesh, cache.layers[0][0].shape[1])
-    return cache._replace(layers=jax.lax.with_sharding_constraint(cache.layers, sharding))
+    return cache._replace(layers=jax.lax.with_sharding_constraint(cache.layers, cache_sharding(mesh)))
 
 
 def _take(state: _State, logits_BV: jax.Array, rules: Rules, sampling: Sampling) -> _State:

@@ -163,10 +163,9 @@ def from_own_rows(mesh: Mesh, rows: int, own: Sequence[int], local: np.ndarray) 
     return jax.make_array_from_callback((rows, *local.shape[1:]), NamedSharding(mesh, PartitionSpec(ROWS)), part)
 
 
-def cache_sharding(mesh: Mesh, kv_heads: int) -> NamedSharding:
-    """Of keys and values (B, K, T, H): rows as everywhere, heads over tensor where it divides them."""
-    heads = "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None
-    return NamedSharding(mesh, PartitionSpec(ROWS, heads, None, None))
+def cache_sharding(mesh: Mesh) -> NamedSharding:
+    """Of keys and values (B, K, T, H): rows as everywhere, heads over tensor, which divides those of the parameters."""
+    return NamedSharding(mesh, PartitionSpec(ROWS, "tensor", None, None))
 
 
 def everywhere(x: jax.Array) -> np.ndarray:
