@@ -38,7 +38,7 @@ def of_evaluation(
     places: Sequence[Place],
     checkpoint: Checkpoint,
     limits: Any,
-    other_ways: Sequence[dict[str, Any]],
+    other_ways: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Writes report.html and report_files/ into `out`; returns what the summary says of them.
     places: of the record of each prediction. limits: config.report. other_ways: rows of robustness.json."""
