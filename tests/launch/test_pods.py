@@ -118,7 +118,7 @@ def test_a_secret_is_asked_for_by_its_name_alone(backend, capsys, tmp_path, monk
             ["gke", "--topology", "v5e-4", "--image", "i", "--node-selector", "spot"],
             "--node-selector: expected KEY=VALUE",
         ),
-        (["slurm", "--config.mesh.fsdp=3"], "mesh: data 1 x fsdp 3 x tensor 1 does not fit 1 devices"),
+        (["slurm", "--config.mesh.fsdp=3"], "mesh: data 1 x fsdp 3 x context 1 x tensor 1 does not fit 1 devices"),
         (["gke", "--topology", "v5e-4", "--slices", "2"], "mesh.data: expected a multiple of the 2 slices, found 1"),
         (["gke", "--topology", "v5e:1x2"], "--topology: expected one chip or hosts of 4, found 'v5e:1x2' with 2 chips"),
         (["tpu-vm", *ON_TPU["tpu-vm"], "--topology", "v5e:1x6"], "--topology: expected one chip or hosts of 4"),

@@ -51,6 +51,14 @@ def copied(saved, tmp_path):
     return tmp_path / "run"
 
 
+def test_a_run_that_goes_on_does_not_change_what_is_being_saved():
+    totals = {"loss_per_task": {"vqa": 0.5}}
+    written_later = seal({"position": 1, "totals": totals, "skipped": (skipped := [])})
+    totals["loss_per_task"]["vqa"] = 0.25
+    skipped.append(3)
+    assert (written_later["totals"], written_later["skipped"]) == ({"loss_per_task": {"vqa": 0.5}}, [])
+
+
 def test_state_and_data_come_back_on_another_mesh(saved):
     abstract, _ = build({"data": 2, "fsdp": 2, "tensor": 2})
     with Checkpointer(saved[0], keep=2) as checkpointer:

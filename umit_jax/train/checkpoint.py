@@ -11,6 +11,7 @@ depend on the mesh, and are compared on every restore; the data item has a diges
 """
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -281,11 +282,14 @@ def _saved_arrays(checkpoint: pathlib.Path) -> dict[str, Any]:
 
 
 def seal(data: dict[str, Any]) -> dict[str, Any]:
-    """A data item with the digest of what is in it: JSON that was changed by one bit may still be JSON. Where the base
-    of a LoRA run lies is left out: it may be moved, and its fingerprint says whether it is the same."""
+    """A copy of a data item with the digest of what is in it: JSON that was changed by one bit may still be JSON. Where
+    the base of a LoRA run lies is left out: it may be moved, and its fingerprint says whether it is the same.
+
+    A copy, because it is written while the run goes on and changes its totals.
+    """
     base = {key: value for key, value in data.get("base", {}).items() if key != "path"}
     text = json.dumps({**data, "base": base}, sort_keys=True, ensure_ascii=False)
-    return {**data, "digest": hashlib.sha256(text.encode()).hexdigest()}
+    return {**copy.deepcopy(data), "digest": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def read_data(checkpoint: pathlib.Path) -> dict[str, Any]:
