@@ -2,7 +2,8 @@
 
 A config file takes one as its argument, as in configs/stage2_instruct.py:7b@v5e-256. One row of 4096 tokens and 8192
 patches for each chip; docs/pods.md has what the compiler says of each. tensor divides the key-value
-heads: 2 of the 2b, 4 of the 7b. data is for slices alone: above 1 the compiler gathers the embedding table's gradient.
+heads: 2 of the 2b, 4 of the 7b. data is for slices alone, because parameters are copied over it; context is for rows of
+other lengths than these.
 """
 
 import ml_collections

@@ -8,6 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from umit_jax.aot.collectives import collectives
 from umit_jax.aot.hlo import Module
+from umit_jax.parallel import activations
 from umit_jax.parallel.activations import lookup
 from umit_jax.parallel.mesh import AXES, BATCH, make_mesh
 
@@ -32,9 +33,11 @@ def run(function, table, tokens, probe):
 
 @pytest.mark.parametrize("axes", [(2, 4, 1, 1), (2, 1, 1, 4), (2, 2, 1, 2), (1, 2, 2, 2), (2, 1, 4, 1), (1, 1, 2, 4)])
 @pytest.mark.parametrize(("vocab", "tokens"), [(56, 12), (57, 20)])
-def test_vectors_and_gradient_equal_the_plain_lookup(axes, vocab, tokens):
+@pytest.mark.parametrize("piece", [8, 1 << 14])
+def test_vectors_and_gradient_equal_the_plain_lookup(axes, vocab, tokens, piece, monkeypatch):
     """57 entries divide by no axis; 12 and 20 tokens not by context x tensor of the last mesh. Ids come more than once,
     so that gradients add up."""
+    monkeypatch.setattr(activations, "_PIECE", piece)
     arrays = inputs(vocab, tokens)
     mesh = make_mesh(dict(zip(AXES, axes, strict=True)))
     x, grad = run(lambda table, tokens: lookup(mesh, table, tokens, jnp.float32), *arrays)

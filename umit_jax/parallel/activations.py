@@ -20,6 +20,7 @@ from umit_jax.model.param import Place
 from umit_jax.parallel.mesh import BATCH, WIDTH
 
 _TABLE = PartitionSpec("tensor", WIDTH)
+_PIECE = 1 << 14  # tokens of all rows, in each part of a row, that are looked up at once
 
 
 def activations(mesh: Mesh) -> Place:
@@ -49,9 +50,13 @@ def lookup(mesh: Mesh, table_VD: jax.Array, tokens_BS: jax.Array, dtype: jnp.dty
     A vocabulary that tensor does not divide is padded here.
     """
     padded_VD = jnp.pad(table_VD, ((0, -table_VD.shape[0] % mesh.shape["tensor"]), (0, 0)))
-    out = _between(mesh, tokens_BS.shape[1])
+    rows, tokens = tokens_BS.shape
+    out = _between(mesh, tokens)
+    split = out != BATCH
+    parts = mesh.shape["context"] * (mesh.shape["tensor"] if split else 1)
+    pieces = _pieces(rows // mesh.shape["data"], tokens // parts)
     run = jax.shard_map(
-        functools.partial(_lookup, dtype=dtype, split=out != BATCH),
+        functools.partial(_lookup, dtype=dtype, split=split, parts=parts, pieces=pieces),
         mesh=mesh,
         in_specs=(_TABLE, BATCH),
         out_specs=out,
@@ -60,11 +65,32 @@ def lookup(mesh: Mesh, table_VD: jax.Array, tokens_BS: jax.Array, dtype: jnp.dty
     return run(padded_VD, tokens_BS)
 
 
-def _lookup(table_VD: jax.Array, tokens_BS: jax.Array, dtype: jnp.dtype, split: bool) -> jax.Array:
-    """One device: its part of the table and its tokens."""
-    entries = table_VD.shape[0]
+def _pieces(rows: int, tokens: int) -> int:
+    """How many pieces of `tokens` are looked up one after the other: a few columns of a table take the memory of 128 on
+    a TPU, so that all tokens at once would take a multiple of what their vectors do."""
+    pieces = 1
+    while rows * tokens > pieces * _PIECE and tokens % (2 * pieces) == 0:
+        pieces *= 2
+    return pieces
+
+
+def _lookup(
+    table_VD: jax.Array, tokens_BS: jax.Array, dtype: jnp.dtype, split: bool, parts: int, pieces: int
+) -> jax.Array:
+    """One device: its part of the table and its tokens. parts: into which the sequence is split in the end, over tensor
+    too where `split` says so."""
     for dimension, axis in enumerate(WIDTH):
         tokens_BS = jax.lax.all_gather(tokens_BS, axis, axis=dimension, tiled=True)
+    rows, tokens = tokens_BS.shape
+    # a piece has the same share of every part
+    tokens_PBS = jnp.moveaxis(tokens_BS.reshape(rows, parts, pieces, -1), 2, 0).reshape(pieces, rows, -1)
+    one = functools.partial(_lookup_piece, table_VD, dtype=dtype, split=split)
+    x_PBSD = jax.lax.map(one, tokens_PBS) if pieces > 1 else one(tokens_PBS[0])[None]
+    return jnp.moveaxis(x_PBSD, 0, 1).reshape(x_PBSD.shape[1], tokens // parts, -1)
+
+
+def _lookup_piece(table_VD: jax.Array, tokens_BS: jax.Array, dtype: jnp.dtype, split: bool) -> jax.Array:
+    entries = table_VD.shape[0]
     ids = tokens_BS - jax.lax.axis_index("tensor") * entries
     ids = jnp.where((ids >= 0) & (ids < entries), ids, entries)  # what another part holds is zeros here
     x_BSD = table_VD.at[ids].get(mode="fill", fill_value=0).astype(dtype)
