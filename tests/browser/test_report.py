@@ -1,10 +1,12 @@
 """The page in a real browser, from the disk: filters, pictures, slices, search, keyboard, languages, hostile texts."""
 
 import json
+import pathlib
 
 import pytest
 
 from tests.browser import pages
+from umit_jax.eval.predictions import read_predictions
 from umit_jax.eval.report_html.pictures import FOLDER, read_pictures
 
 FOUND = "document.getElementById('found').textContent"
@@ -251,6 +253,17 @@ def test_ten_thousand_examples_keep_the_document_small(browser, large):
     browser.press("Enter")
     assert browser.run(TITLE) == "Example 778"
     assert browser.run(nodes) <= before + 150
+    assert browser.complaints == []
+
+
+def test_the_page_in_the_docs_opens_with_all_its_pictures(browser):
+    folder = pathlib.Path(__file__).parents[2] / "docs" / "example_report"
+    browser.open((folder / "report.html").as_uri() + "#example-1")
+    assert browser.run(FOUND) == "43 of 43 examples"
+    shown = {picture.file for picture in read_pictures(folder / FOLDER).shown.values()}
+    assert shown == {path.name for path in (folder / FOLDER).glob("*.png")}
+    lines = read_predictions(folder / "predictions.jsonl")
+    assert all(line["synthetic"] for line in lines)
     assert browser.complaints == []
 
 
