@@ -104,10 +104,18 @@ def packed(samples: Sequence[Sample], rows: int, steps: int = 0, length: int = 0
 
 
 def padded(samples: Sequence[Sample]) -> Batch:
-    """One sample a row, as long as the longest: torch's batch in our form."""
+    """torch's batch in our form: every sample padded to the longest, and as there all patches one after the other. So
+    it is one row, in which each sample has a place of equal length."""
     tokens = max(len(sample.example.tokens_S) for sample in samples)
-    patches = max(len(sample.example.patches_PC) for sample in samples)
-    return check_batch(pack_rows([[sample.example] for sample in samples], tokens, patches))
+    alone = [pack_rows([[sample.example]], tokens, len(sample.example.patches_PC)) for sample in samples]
+    row = {name: np.concatenate([getattr(one, name) for one in alone], axis=1) for name in Batch._fields}
+    patches = np.array([one.patches_BPC.shape[1] for one in alone])
+    frames = np.array([one.patch_segments_BP.max(initial=0) for one in alone])
+    row["segments_BS"] *= np.repeat(np.arange(1, len(alone) + 1, dtype=np.int32), tokens)
+    row["patch_segments_BP"] += np.repeat(np.cumsum(frames) - frames, patches).astype(np.int32)
+    first = np.repeat((np.cumsum(patches) - patches) // 4, tokens).astype(np.int32)
+    row["vision_index_BS"] += np.where(row["vision_index_BS"] >= 0, first, 0)
+    return check_batch(Batch(**row))
 
 
 def collated(samples: Sequence[Sample], mean: Sequence[float], std: Sequence[float]) -> dict[str, np.ndarray]:

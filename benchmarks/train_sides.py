@@ -4,7 +4,7 @@
 
 | side   | batches                                  | program                                                      |
 | packed | rows that hold several samples           | umit_jax's jitted step                                       |
-| padded | one sample a row, as long as the longest | the same                                                     |
+| padded | every sample padded to the longest       | the same                                                     |
 | torch  | the same, as a collator makes them       | transformers with sdpa; clipping and fused AdamW, as Trainer |
 
 After a first pass over all batches with learning rate 0, in which the programs are compiled and whose losses all
