@@ -68,7 +68,7 @@ class Confusion:
 
 
 def by_question(examples: Sequence[Judged]) -> dict[Group, list[Judged]]:
-    """Questions with options by what they ask, the most frequent of a data set first."""
+    """Questions with options by what they ask, the most frequent of a task first."""
     groups: dict[Group, list[Judged]] = defaultdict(list)
     for example in examples:
         line = example.prediction
@@ -78,7 +78,7 @@ def by_question(examples: Sequence[Judged]) -> dict[Group, list[Judged]]:
 
     def place(group: Group) -> tuple[Any, ...]:
         task, dataset, language, topic = group
-        return order.get(task, len(order)), task, dataset, language, -len(groups[group]), topic
+        return order.get(task, len(order)), task, -len(groups[group]), dataset, language, topic
 
     return {group: groups[group] for group in sorted(groups, key=place)}
 
