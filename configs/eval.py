@@ -13,7 +13,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "split": "test",
             "baseline_split": "train",  # what the naive baseline learns from
             "tasks": ("vqa", "report", "classification", "detection", "landmark"),
-            "limit": 0,  # records per source, evenly spaced; 0 takes all
+            "limit": 0,  # records per source, chosen by a hash of their ids; 0 takes all
             "rows": 32,  # prompts generated together, over all devices
             "compute_dtype": "float32",  # of weights and activations; bfloat16 on accelerators
             "option_scores": True,  # the likelihood of each option, where the truth is one

@@ -102,7 +102,7 @@ def _score(
 
 
 def _places(config: Any) -> "list[Place]":
-    """The records that the config asks for: of each shard directory at most `limit`, evenly spaced."""
+    """The records that the config asks for: of each shard directory at most `limit`, in order."""
     from data_pipelines.shards import open_shards
 
     if not config.sources:
@@ -110,12 +110,20 @@ def _places(config: Any) -> "list[Place]":
     places: list[Place] = []
     for directory in map(pathlib.Path, config.sources):
         shards = open_shards(directory, config.split)
-        wanted = [i for i in range(len(shards)) if shards[i].task in config.tasks]
-        step = max(1.0, len(wanted) / config.limit) if config.limit else 1.0
-        places += [(shards, wanted[int(i * step)]) for i in range(int(len(wanted) / step))]
+        records = ((i, shards[i]) for i in range(len(shards)))
+        ids = {i: record.id for i, record in records if record.task in config.tasks}
+        places += [(shards, i) for i in sampled(ids, config.limit)]
     if not places:
         raise UsageError(f"--config.split: no record of split {config.split!r} for tasks {tuple(config.tasks)}")
     return places
+
+
+def sampled(ids: dict[int, str], limit: int) -> list[int]:
+    """At most `limit` of the positions, 0 for all: those with the smallest digests of their ids. Evenly spaced ones
+    would be of one task where a set asks the same questions of patient after patient."""
+    if not limit:
+        return list(ids)
+    return sorted(sorted(ids, key=lambda i: hashlib.sha256(ids[i].encode()).digest())[:limit])
 
 
 def _predict(
