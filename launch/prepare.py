@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     options = _options(args, catalogue()[name]) | ({"dataset": dataset} if dataset else {})
     if args.workers < 0:
         raise UsageError(f"--workers: expected 0 or more, found {args.workers}")
+    if args.runner != "direct" and not args.runner.lower().endswith("runner"):
+        raise UsageError(f"--runner: expected direct or a runner of Apache Beam, as FlinkRunner, found {args.runner!r}")
     if args.templates and not args.templates.is_file():
         raise UsageError(f"--templates: no such file: {args.templates}")
     manifest = _prepare(name, args, options)

@@ -51,7 +51,9 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
                 continue
             try:
                 prediction = _checked(json.loads(line.decode("utf-8")))
-            except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and TargetError are ValueErrors
+            except json.JSONDecodeError as error:
+                raise PredictionError(f"{path}:{number}: not JSON, or cut off: {error}") from error
+            except ValueError as error:  # UnicodeDecodeError and TargetError are ValueErrors
                 raise PredictionError(f"{path}:{number}: {error}") from error
             key = identity(prediction)
             if key in seen:
