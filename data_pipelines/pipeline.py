@@ -7,14 +7,15 @@ Beam's runner for one machine has habits that this module takes from it:
 | out files to whoever asks                                 |                                                          |
 | waits for ever when a worker process is killed            | the run ends with one line; the next goes on from there  |
 | an error is the text of a traceback of another process    | the one line that the error says                         |
-| tells what it does, and a failure many times over         | a few lines of each worker's start                       |
+| tells what it does, and a failure many times over         | nothing; its workers start through worker.py             |
 """
 
 import contextlib
 import functools
-import json
 import logging
 import os
+import shlex
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ import psutil
 from data_pipelines.publish import ShardError, first_line
 
 _LOCAL = "--runner=FnApiRunner"
-_SETTINGS = "PIPELINE_OPTIONS_FILE"  # the runner gives its workers no options otherwise
+_WORKER = "data_pipelines.worker"
 _LOOK = 0.5  # seconds between looks at the workers
 _PATIENCE = 5.0  # seconds for Beam to notice that its workers are gone
 
@@ -39,8 +40,7 @@ def beam_flags(runner: str, workers: int, options: Sequence[str] = ()) -> list[s
     processes = workers or usable
     if processes == 1:
         return []
-    several = ["--direct_running_mode=multi_processing", f"--direct_num_workers={processes}"]
-    return [_LOCAL, *several, *options]
+    return [_LOCAL, f"--direct_num_workers={processes}", *options]
 
 
 def run(
@@ -52,13 +52,13 @@ def run(
     """
     errors.unlink(missing_ok=True)
     failed: list[BaseException] = []
-    told = functools.partial(_tell, work, errors)
+    told = functools.partial(_tell, work, errors, _LOCAL in flags)
     thread = threading.Thread(target=_pipeline, args=(told, list(jobs), flags, failed))
     thread.daemon = True  # it may wait for a worker that is gone
-    with _alone(errors.with_name("worker.json")) if _LOCAL in flags else contextlib.nullcontext([]) as lost:
+    with _alone() if _LOCAL in flags else contextlib.nullcontext([]) as lost:
         thread.start()
         try:
-            while thread.is_alive() and not lost:
+            while thread.is_alive() and not lost and not errors.exists():
                 thread.join(_LOOK)
                 tick()
         finally:
@@ -73,33 +73,62 @@ def run(
 
 
 def _pipeline(work: Any, jobs: list[Any], flags: Sequence[str], failed: list[BaseException]) -> None:
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     try:
-        with beam.Pipeline(options=PipelineOptions(list(flags))) as pipeline:
+        with _unsaid():
+            import apache_beam as beam
+            from apache_beam.options.pipeline_options import PipelineOptions
+
+        runner = _processes() if _LOCAL in flags else None
+        with beam.Pipeline(runner, options=PipelineOptions(list(flags))) as pipeline:
             _ = pipeline | beam.Create(jobs) | beam.Reshuffle() | "convert" >> beam.Map(work)
     except BaseException as error:
         failed.append(error)
 
 
-def _tell(work: Callable[[Any], Any], errors: Path, job: Any) -> Any:
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """What Apache Beam's modules log as they are imported is dropped: that a library of Google's is absent."""
+
+    def others(record: logging.LogRecord) -> bool:
+        return "apache_beam" not in Path(record.pathname).parts
+
+    root = logging.getLogger()
+    root.addFilter(others)
+    try:
+        yield
+    finally:
+        root.removeFilter(others)
+
+
+def _processes() -> Any:
+    """Beam's runner for this machine, with our workers as processes."""
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+    # A shell starts them: `exec`, because it would tell of one that was killed, in words of its own.
+    command = f"exec {shlex.quote(sys.executable)} -m {_WORKER}"
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+
+
+def _tell(work: Callable[[Any], Any], errors: Path, watched: bool, job: Any) -> Any:
+    """watched: the main process looks for `errors` and ends the workers. Elsewhere Beam must end them, which prints a
+    traceback."""
     try:
         return work(job)
     except (ValueError, OSError) as error:
-        errors.write_text(first_line(error), encoding="utf-8")
-        raise
+        aside = errors.with_name(f"{errors.name}.{os.getpid()}")
+        aside.write_text(first_line(error), encoding="utf-8")
+        aside.replace(errors)
+        if not watched:
+            raise
 
 
 @contextlib.contextmanager
-def _alone(settings: Path) -> Iterator[list[str]]:
-    """Beam's servers on this machine's own address and its workers watched: a list that says which one was lost.
-    settings: a file for what the workers are told."""
+def _alone() -> Iterator[list[str]]:
+    """Beam's servers on this machine's own address and its workers watched: a list that says which one was lost."""
     import grpc
 
     lost: list[str] = []
-    settings.write_text(json.dumps({"default_sdk_harness_log_level": "CRITICAL"}))
-    os.environ[_SETTINGS] = str(settings.resolve())
     server, hook, level = grpc.server, threading.excepthook, logging.getLogger("apache_beam").level
 
     def own_address(*args: Any, **options: Any) -> Any:
@@ -111,7 +140,7 @@ def _alone(settings: Path) -> Iterator[list[str]]:
     def watch(failure: threading.ExceptHookArgs) -> None:
         if failure.thread is not None and failure.thread.name == "run_worker":  # Beam's, that waits for a process
             lost.append(str(failure.exc_value))
-        elif not lost:
+        elif not lost and not issubclass(failure.exc_type, grpc.RpcError):  # that one is gone, a server's thread says
             hook(failure)
 
     grpc.server, threading.excepthook = own_address, watch
@@ -119,7 +148,6 @@ def _alone(settings: Path) -> Iterator[list[str]]:
     try:
         yield lost
     finally:
-        del os.environ[_SETTINGS]
         grpc.server, threading.excepthook = server, hook
         logging.getLogger("apache_beam").setLevel(level)
 
@@ -127,5 +155,5 @@ def _alone(settings: Path) -> Iterator[list[str]]:
 def _end_workers() -> None:
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "apache_beam.runners.worker" in " ".join(process.cmdline()):
+            if _WORKER in process.cmdline():
                 process.kill()

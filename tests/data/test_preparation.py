@@ -56,6 +56,22 @@ def test_apache_beam_writes_the_shards_of_one_process(single, tmp_path, beam):
     assert contents(tmp_path / "out") == contents(single)
 
 
+@pytest.mark.usefixtures("beam")
+def test_two_workers_print_lines_of_ours_and_nothing_of_apache_beams(tmp_path):
+    script = (
+        f"import logging, pathlib, sys; sys.path.insert(0, {str(HERE)!r})\n"
+        "from toy_converter import ToyConverter\nfrom data_pipelines.pipeline import beam_flags\n"
+        "from data_pipelines.preparation import prepare\n"
+        "logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
+        f"out, flags = pathlib.Path({str(tmp_path)!r}), beam_flags('direct', 2)\n"
+        f"prepare(ToyConverter({COUNT}, warn_at=10), out / 'good', pipeline=flags)\n"
+        f"try: prepare(ToyConverter({COUNT}, fail_at=100), out / 'bad', pipeline=flags)\n"
+        "except ValueError as error: print('failed:', error, file=sys.stderr)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("", "unit 10 is odd\nfailed: unit 100 of no use\n")
+
+
 def test_a_killed_run_goes_on_from_its_finished_chunks(single, tmp_path):
     log = tmp_path / "log"
     script = (
@@ -90,7 +106,7 @@ def test_chunks_of_other_options_or_other_code_are_not_reused(tmp_path, monkeypa
     assert not (partial / "00000").exists()
 
 
-def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_next_goes_on(single, tmp_path, beam):
+def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_next_goes_on(single, tmp_path, beam, capfd):
     prepare(ToyConverter(10), tmp_path / "out")
     before = contents(tmp_path / "out")
     converter = ToyConverter(COUNT, die_at=100, log=tmp_path / "log")
@@ -98,6 +114,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_the_next_goes_on
         prepare(converter, tmp_path / "out", pipeline=beam)
     assert contents(tmp_path / "out") == before
     assert not workers()
+    assert capfd.readouterr().err == ""
     prepare(converter, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(single)
 
@@ -128,9 +145,9 @@ def servers() -> set[tuple[str, int]]:
 
 
 def workers() -> list[psutil.Process]:
-    """Beam's processes below this one that still run."""
+    """Worker processes below this one that still run."""
     below = psutil.Process().children(recursive=True)
-    return [p for p in below if p.status() != psutil.STATUS_ZOMBIE and "apache_beam" in " ".join(p.cmdline())]
+    return [p for p in below if p.status() != psutil.STATUS_ZOMBIE and "data_pipelines.worker" in p.cmdline()]
 
 
 @pytest.mark.parametrize(

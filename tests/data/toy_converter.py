@@ -1,6 +1,7 @@
 """A converter of numbers, for the tests of preparation: unit i gives records, and now and then a rejected input."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ class ToyConverter:
     count: int
     die_at: int | None = None  # the process ends there, as if killed, unless `log` says it did so before
     fail_at: int | None = None  # the unit is an error
+    warn_at: int | None = None  # the unit is worth a line of the log
     log: Path | None = None  # a file that notes each unit converted
     same_image: bool = False
     name: str = "toy"
@@ -40,6 +42,8 @@ class ToyConverter:
                 file.write(f"{unit}\n")
             if unit == self.die_at and self.log.read_text().split().count(str(unit)) == 1:
                 os._exit(9)
+        if unit == self.warn_at:
+            logging.getLogger("data_pipelines.toy").warning("unit %d is odd", unit)
         if unit == self.fail_at:
             raise ValueError(f"unit {unit} of no use\nand more about it")
         if unit % 7 == 3:
