@@ -93,7 +93,8 @@ def _write(leaf: Readable, store: ts.TensorStore) -> int:
     sums: list[int] = []
 
     def write(part: slice, values: np.ndarray) -> None:
-        written = store[part].write(values)
+        # No copy is made of the values: they stay as they are until the write has ended, and none is cached then.
+        written = store[part].write(values, can_reference_source_data_indefinitely=True)
         sums.append(checksum(values, part.start * (values.size // len(values))))  # while it is being written
         written.result()
 
