@@ -38,12 +38,14 @@ class Rules:
     leaks: "error" refuses a set in which a patient or an image is in two splits, "report" lists them in the manifest,
     for published data sets that are so. duplicates: "report", or "drop": a repeated question about the same image, and
     from train (then validation) every record whose image is, or nearly is, one of a later split. expected: published
-    numbers of records by "split/task", "all/task" where the split is ours; the manifest lists each that differs.
+    numbers of records by "split/task", "all/task" where the split is ours; the manifest lists each that differs, or
+    differs by more than the share `within`, where only an approximate number was published.
     """
 
     leaks: str = "error"
     duplicates: str = "report"
     expected: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    within: float = 0.0
 
     def __post_init__(self) -> None:
         for field, allowed in (("leaks", ("error", "report")), ("duplicates", ("report", "drop"))):
@@ -206,7 +208,7 @@ class _Set:
             "unexpected_counts": {
                 key: {"expected": rules.expected[key], "found": counts.get(key, 0)}
                 for key in sorted(rules.expected)
-                if counts.get(key, 0) != rules.expected[key]
+                if abs(counts.get(key, 0) - rules.expected[key]) > rules.within * rules.expected[key]
             },
             **{key: _sum(facts["tallies"][key] for facts in self.facts) for key in TALLIES},
         }

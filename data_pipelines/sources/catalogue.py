@@ -11,7 +11,8 @@ import yaml
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One data set. flags: those of `umit prepare` it takes; required: those it cannot do without. records: published
-    numbers by "split/task", or "all/task"; layouts: the same by layout, for a set that was published with several."""
+    numbers by "split/task", or "all/task"; layouts: the same by layout, for a set that was published with several.
+    within: how far off a count may be, as a share, where the published ones are approximate; doubt: what is unsure."""
 
     what: str
     where: str
@@ -22,16 +23,19 @@ class Entry:
     required: tuple[str, ...] = ()
     records: Mapping[str, int] = dataclasses.field(default_factory=dict)
     layouts: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    within: float = 0.0
+    doubt: str = ""
 
     @property
     def published(self) -> str:
         """The published numbers as one line, "" without any."""
-        parts = [f"{layout}: {_line(counts)}" for layout, counts in self.layouts.items()]
-        return "; ".join(([_line(self.records)] if self.records else []) + parts)
+        parts = [f"{layout}: {self._line(counts)}" for layout, counts in self.layouts.items()]
+        line = "; ".join(([self._line(self.records)] if self.records else []) + parts)
+        return line + (f" ({self.doubt})" if self.doubt else "")
 
-
-def _line(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{key} {n:,}" for key, n in counts.items())
+    def _line(self, counts: Mapping[str, int]) -> str:
+        about = "about " if self.within else ""
+        return ", ".join(f"{key} {about}{n:,}" for key, n in counts.items())
 
 
 @functools.cache

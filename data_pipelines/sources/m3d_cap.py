@@ -62,7 +62,8 @@ class M3dCapConverter:
 
     @property
     def rules(self) -> Rules:
-        return Rules(leaks="report", expected=catalogue()[NAME].records if self.listed else {})
+        entry = catalogue()[NAME]
+        return Rules(leaks="report", expected=entry.records if self.listed else {}, within=entry.within)
 
     def units(self) -> list[Unit]:
         """Raises LayoutError and OSError."""

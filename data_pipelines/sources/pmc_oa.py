@@ -66,7 +66,8 @@ class PmcOa:
 
     @property
     def rules(self) -> Rules:
-        return Rules(leaks="report", expected=catalogue()[NAME].records)
+        entry = catalogue()[NAME]
+        return Rules(leaks="report", expected=entry.records, within=entry.within)
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -183,6 +183,14 @@ def test_counts_that_differ_from_the_published_ones_are_reported(tmp_path):
     assert manifest["unexpected_counts"] == {"test/report": {"expected": 1, "found": 0}}
 
 
+@pytest.mark.parametrize(("count", "told"), [(94, True), (95, False), (105, False), (106, True)])
+def test_an_approximate_count_is_reported_beyond_its_margin(tmp_path, count, told):
+    rules = Rules(leaks="report", expected={"all/vqa": 100}, within=0.05)
+    write_part(tmp_path / "part", [record(i, media=(image(seed=i),)) for i in range(count)], near=False)
+    found = publish([tmp_path / "part"], tmp_path / "out", "toy", rules)["unexpected_counts"]
+    assert found == ({"all/vqa": {"expected": 100, "found": count}} if told else {})
+
+
 def published(tmp_path, records, **rules):
     write_part(tmp_path / "part", records, near=True)
     return publish([tmp_path / "part"], tmp_path / "out", "toy", Rules(leaks="report", **rules))

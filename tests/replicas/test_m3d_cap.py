@@ -24,6 +24,7 @@ def test_prepared_volumes_follow_the_official_list(tmp_path):
         "m3d_cap/ct_case/000005/Axial": "array is not (1, 32, 256, 256)",
         "m3d_cap/ct_case/000006/Axial": "text file is missing",
     }
+    assert found.manifest["unexpected_counts"] == {"all/report": {"expected": 120092, "found": 4}}
     leaks = [leak["records"] for leak in found.manifest["leaks"]]
     assert leaks == [{"train": "m3d_cap/ct_case/000001/Axial_non_contrast", "test": "m3d_cap/ct_quizze/000009/Axial"}]
     a, b = (found.records[f"m3d_cap/ct_case/000001/{name}"] for name in ("Axial_non_contrast", "Coronal_C__portal"))

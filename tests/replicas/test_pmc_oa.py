@@ -43,6 +43,7 @@ def test_every_row_with_an_image_is_captioned(beta):
         wordings("caption", "caption", "en")
     )
     assert beta.records["pmc_oa/PMC222_Fig1_1"].media[0].frames == (encoded(1),)
+    assert beta.manifest["unexpected_counts"] == {"all/caption": {"expected": 1646592, "found": 11}}
 
 
 def test_sub_figures_and_figures_of_an_article_are_compared(beta):
