@@ -11,6 +11,8 @@ def data() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "sources": (),  # ((shard directory, weight = times per epoch[, cap = samples per epoch]), ...)
+            "root": "",  # folder that the sources are below
+            "leave_out": (),  # sources, or folders of sources, of those named above that are not taken
             "temperature": 1.0,  # above 1, small sources come more often than their size says
             "split": "train",
             "tasks": (),  # () takes every task of the sources

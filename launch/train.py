@@ -19,6 +19,7 @@ import ml_collections
 from data_pipelines.paths import as_path, is_remote
 from launch import config_file, import_hf, processes, workdir
 from launch.cli import UsageError
+from launch.sources import source_weights
 from launch.summary import write_json
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     processes.join()
     if jax.process_index() > 0:
         logging.getLogger().setLevel(logging.WARNING)  # what all of them would say, the first one says
-    sources, caps = source_weights(config.data.sources)
+    sources, caps = source_weights(config.data)
     start = _find_start(config)
     model_dir = args.workdir / "model"
     with first_alone("model"):
@@ -114,25 +115,6 @@ def _weights(start: "workdir.Checkpoint | HfModel | None", model_config: "ModelC
         return {"init_params": lambda shardings: place(start, shardings)}
     load = lambda shardings: load_weights(start.path, model_config, shardings)  # noqa: E731
     return {"init_params": load, "base": Base(start.path)}
-
-
-def source_weights(sources: Any) -> tuple[dict[pathlib.Path, float], dict[pathlib.Path, int]]:
-    """config.data.sources, ((directory, weight[, cap]), ...), as weights and caps; every directory must exist."""
-    weights, caps = {}, {}
-    entries: list[Any] = list(sources.items() if isinstance(sources, ml_collections.ConfigDict) else sources)
-    for entry in entries:
-        if len(entry) not in (2, 3):
-            raise UsageError(f"--config.data.sources: expected (directory, weight[, cap]), found {entry!r}")
-        directory = as_path(entry[0])
-        if directory in weights:
-            raise UsageError(f"--config.data.sources: {directory} is named twice")
-        if not (directory / "manifest.json").is_file():
-            raise UsageError(f"--config.data.sources: {directory} holds no manifest.json: not made by umit prepare")
-        weights[directory] = float(entry[1])
-        caps[directory] = int(entry[2]) if len(entry) == 3 else 0
-    if not weights:
-        raise UsageError("--config.data.sources: no shard directory given, expected ((directory, weight), ...)")
-    return weights, caps
 
 
 def _write_model_dir(
