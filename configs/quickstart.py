@@ -20,7 +20,7 @@ def get_config(arg: str) -> ml_collections.ConfigDict:
     config.compute_dtype = "float32"
     config.data.update(
         row_tokens=256,
-        row_patches=160,
+        row_patches=112 if arg == "stage1" else 160,  # what rows of 256 tokens fill, of captions and of five tasks
         rows=8,
         min_pixels=28 * 28,
         max_pixels=56 * 56,  # four tokens an image, like the paper's MedMNIST
