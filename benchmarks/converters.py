@@ -4,7 +4,6 @@ Small sets are written in raw layouts, all of distinct images of 15 kB or volume
 longer than a record shows. Each is prepared in one process forked from one that has imported everything; its peak is
 what it adds to that. The last column is the growth an input. The writer of a shard keeps up to some 25 MB before it
 writes, so the smaller set should be larger than that (--inputs 2000) where nothing else is to be seen.
-benchmarks/shared_media.py measures m3d_vqa.
 
     python benchmarks/converters.py [--inputs 100] [NAME ...]
 """
@@ -30,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data_pipelines.preparation import prepare
 from tests.media.dicom_files import write as dicom_bytes
-from tests.replicas import hub_files, isbi2015, iu_xray, m3d_cap, m3d_seg, path_vqa, tfds, vqa_rad
+from tests.replicas import hub_files, isbi2015, iu_xray, m3d_cap, m3d_seg, m3d_vqa, path_vqa, tfds, vqa_rad
 from tests.replicas.pictures import write_file
 
 SIDE = 128
@@ -123,6 +122,15 @@ def r2gen(folder: Path, n: int, pictures: Pictures) -> dict[str, Any]:
     return {"source": folder}
 
 
+def openi(folder: Path, n: int, pictures: Pictures) -> dict[str, Any]:
+    for i in range(n):
+        name = f"CXR{i}_IM-0001-1001"
+        report = iu_xray.xml([name], FINDINGS=f"Report {i}.", IMPRESSION="Normal.")
+        write_file(folder / "ecgen-radiology" / f"{i}.xml", report)
+        pictures.link(i, folder / "NLMCXR_png" / f"{name}.png")
+    return {"source": folder}
+
+
 def peir_gross(folder: Path, n: int, pictures: Pictures) -> dict[str, Any]:
     write_file(folder / "peir_gross.tsv", "".join(f"{i}.jpg\tLIVER: number {i}.\n" for i in range(n)))
     for i in range(n):
@@ -205,6 +213,22 @@ def m3d_cap_prepared(folder: Path, n: int, _: Pictures) -> dict[str, Any]:
     return {"source": folder}
 
 
+def m3d_vqa_tables(folder: Path, n: int, _: Pictures) -> dict[str, Any]:
+    """Three questions a volume, one after the other as in the published tables."""
+    rows = []
+    for i in range(n):
+        m3d_cap.save(folder / "M3D_Cap_npy" / "ct_case" / f"{i:06d}", "Axial", i)
+        image = f"M3D_Cap_npy/ct_case/{i:06d}/Axial.npy"
+        rows += [m3d_vqa.row(image, 1, f"Which plane is {k}?", m3d_vqa.PLANES, "axial", "A") for k in range(3)]
+    for part, part_rows in {"train": rows, "val": rows[:1], "test": rows[:1]}.items():
+        m3d_vqa.table(folder / f"M3D_VQA_{part}.csv", part_rows)
+    return {"source": folder}
+
+
+def phantom(_folder: Path, n: int, _: Pictures) -> dict[str, Any]:
+    return {"patients": n}
+
+
 def m3d_seg_published(folder: Path, n: int, _: Pictures) -> dict[str, Any]:
     cases = [m3d_seg.save(folder / "0000" / str(i), [m3d_seg.LIVER], seed=i) for i in range(n)]
     m3d_seg.lists(folder, "0000", ["liver"], cases, [])
@@ -216,9 +240,11 @@ SETS: dict[str, tuple[Callable[[Path, int, Pictures], dict[str, Any]], bool]] = 
     "vqa_rad/original": (vqa_rad_json, False),
     "vqa_rad/hub": (parquet, False),
     "path_vqa/original": (path_vqa_pickles, False),
+    "path_vqa/hub": (parquet, False),
     "slake": (slake, False),
     "rsna": (rsna, False),
     "iu_xray/r2gen": (r2gen, False),
+    "iu_xray/original": (openi, False),
     "peir_gross": (peir_gross, False),
     "isbi2015": (cephalograms, True),
     "m3d_seg": (m3d_seg_published, True),
@@ -230,6 +256,8 @@ SETS: dict[str, tuple[Callable[[Path, int, Pictures], dict[str, Any]], bool]] = 
     "dicom_folder": (dicom_folder, False),
     "nifti_folder": (nifti_folder, True),
     "m3d_cap": (m3d_cap_prepared, True),
+    "m3d_vqa": (m3d_vqa_tables, True),
+    "phantom": (phantom, True),
 }
 
 

@@ -55,7 +55,7 @@ STAGE2 = (
 )
 
 
-def get_config(arg: str) -> ml_collections.ConfigDict:
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
     stage, _, preset = arg.partition(",")
     if stage == "stage1":
         config = stage1_align.get_config(f"full,{preset}" if preset else "full")

@@ -54,7 +54,15 @@ def load(file: str, overrides: list[str]) -> ml_collections.ConfigDict:
     except UsageError:
         raise
     except (flags.Error, TypeError, ValueError, AttributeError, KeyError, SyntaxError) as error:
-        raise UsageError(f"--config={file}: {' '.join(str(error).split())}") from error
+        raise UsageError(f"--config={file}: {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    """The error in one line; of one in the config file, which comes as the text of its traceback, the last."""
+    text = str(error)
+    if "Traceback (most recent call last)" in text:
+        text = text.strip().splitlines()[-1].removeprefix("ValueError: ")
+    return " ".join(text.split())
 
 
 def _parse(arguments: list[str]) -> ml_collections.ConfigDict:

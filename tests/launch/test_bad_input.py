@@ -21,3 +21,8 @@ def test_predictions_that_were_cut_off_are_named_by_file_and_line(tmp_path, caps
     path.write_text('{"id": "a", "task": "vqa", "data')
     assert f"{path}:1: not JSON, or cut off" in refusal(capsys, "score", path, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_a_config_file_is_its_own_line(tmp_path, capsys):
+    line = refusal(capsys, "train", "--config", "configs/umit.py:stage3", "--workdir", tmp_path)
+    assert line == "umit train: --config=configs/umit.py:stage3: umit: expected stage1 or stage2, found 'stage3'"
