@@ -3,6 +3,8 @@
 The paper gives neither learning rates nor batch sizes nor epochs: those here are ours.
 """
 
+from typing import Any
+
 import ml_collections
 
 
@@ -72,6 +74,41 @@ def lora() -> ml_collections.ConfigDict:
     )
 
 
+def answers() -> dict[str, Any]:
+    """What is asked of held-out records and how it is answered, by `umit eval` and during training alike."""
+    return {
+        "sources": (),  # (shard directory, ...)
+        "tasks": ("vqa", "report", "classification", "detection", "landmark"),
+        "rows": 32,  # prompts generated together, over all devices
+        "stop": (),  # strings that end an answer, as end tokens do
+        "sampling": {"temperature": 0.0, "top_k": 0, "top_p": 1.0},  # temperature 0: the likeliest token
+        "max_new_tokens": {
+            "vqa": 32,
+            "report": 256,
+            "classification": 24,
+            "detection": 128,
+            "landmark": 24,
+            "caption": 128,
+            "comparison": 128,
+        },
+    }
+
+
+def evaluate() -> ml_collections.ConfigDict:
+    """A small evaluation while training, off while every is 0 (docs/evaluate.md). Weights and activations have the
+    run's compute_dtype; sources () are those of data.sources."""
+    return ml_collections.ConfigDict(
+        {
+            **answers(),
+            "every": 0,  # steps
+            "split": "validation",
+            "limit": 64,  # records per source, chosen by a hash of their ids; 0 takes all
+            "option_scores": False,  # the likelihood of each option, for auc, average_precision and ece
+            "best": "",  # metric, as "vqa/closed_accuracy", whose best step is kept beside the newest ones
+        }
+    )
+
+
 def train() -> ml_collections.ConfigDict:
     """A training config without its stage's choices."""
     return ml_collections.ConfigDict(
@@ -107,6 +144,7 @@ def train() -> ml_collections.ConfigDict:
                 "patterns": ((".*", 1.0),),  # (path pattern, learning-rate multiplier or None = frozen), first match
             },
             "lora": lora(),
+            "evaluate": evaluate(),
             "mesh": {"data": 1, "fsdp": -1, "context": 1, "tensor": 1},
             "compute_dtype": "bfloat16",  # float32 on CPU, where bfloat16 is slower
             "remat": "full",  # what is computed twice to save memory: none, dots, attention or full (model/param.py)

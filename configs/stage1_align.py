@@ -11,7 +11,7 @@ from configs import common, meshes
 
 def get_config(arg: str = "full") -> ml_collections.ConfigDict:
     config = common.train()
-    config.data.tasks = ("caption", "comparison")
+    config.data.tasks = config.evaluate.tasks = ("caption", "comparison")
     arg, _, preset = arg.partition(",")
     patterns = {"full": ((".*", 1.0),), "projector": (("projector/.*", 1.0), (".*", None))}
     if arg not in patterns:

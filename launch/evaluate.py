@@ -15,8 +15,7 @@ import pathlib
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from launch import config_file, prediction, processes, workdir
-from launch.cli import UsageError
+from launch import answers, config_file, prediction, processes, workdir
 from launch.score import add_scoring, write_robustness
 from launch.summary import config_hash, write_json
 
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
         logging.getLogger().setLevel(logging.WARNING)  # what all of them would say, the first one says
     workdir.find(args.checkpoint)
     mesh = make_mesh(config.mesh)
-    places = _places(config)
+    places = answers.places(config)
     model = models.load(args.checkpoint, base=args.base, mesh=mesh, dtype=config.compute_dtype)
     if first:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -101,31 +100,6 @@ def _score(
     }
 
 
-def _places(config: Any) -> "list[Place]":
-    """The records that the config asks for: of each shard directory at most `limit`, in order."""
-    from data_pipelines.shards import open_shards
-
-    if not config.sources:
-        raise UsageError("--config.sources: no shard directory given, expected (directory, ...)")
-    places: list[Place] = []
-    for directory in map(pathlib.Path, config.sources):
-        shards = open_shards(directory, config.split)
-        records = ((i, shards[i]) for i in range(len(shards)))
-        ids = {i: record.id for i, record in records if record.task in config.tasks}
-        places += [(shards, i) for i in sampled(ids, config.limit)]
-    if not places:
-        raise UsageError(f"--config.split: no record of split {config.split!r} for tasks {tuple(config.tasks)}")
-    return places
-
-
-def sampled(ids: dict[int, str], limit: int) -> list[int]:
-    """At most `limit` of the positions, 0 for all: those with the smallest digests of their ids. Evenly spaced ones
-    would be of one task where a set asks the same questions of patient after patient."""
-    if not limit:
-        return list(ids)
-    return sorted(sorted(ids, key=lambda i: hashlib.sha256(ids[i].encode()).digest())[:limit])
-
-
 def _predict(
     args: argparse.Namespace, places: "list[Place]", config: Any, model: "LoadedModel", mesh: "Mesh"
 ) -> dict[str, Any]:
@@ -143,17 +117,17 @@ def _predict(
         questions = main if not name else _changed(name, main, places, config, model)
         left_out |= {name: _counted(questions.left_out)} if name else {}
         if jax.process_index() > 0:
-            _answers(questions, config, model, mesh, {}, lambda _: None)
+            answers.answer(questions, config, model, mesh)
             continue
         path = args.out / f"predictions{'.' + name.replace(':', '_') if name else ''}.jsonl"
         ids = [asked.record.id for asked in questions.asked]
         partial = PartialAnswers(path.with_name(f".answers.{path.stem}.partial.jsonl"), f"{key} {name}", ids)
         partials.append(partial)
         taken_over += len(partial.known)
-        answers = _answers(questions, config, model, mesh, dict(partial.known), partial.add)
+        found = answers.answer(questions, config, model, mesh, known=dict(partial.known), report=partial.add)
         about = {"variant": name} if name else {}
         about |= {"seed": config.seed, "config_hash": config_hash(_settings(config)), "run": key[:16]}
-        _write(path, questions, answers, config, model, about)
+        _write(path, questions, found, config, model, about)
         if name:
             write_json(path.with_suffix(".left_out.json"), [{"id": i, "reason": r} for i, r in questions.left_out])
     for partial in partials:  # not before: a run that is killed in a later one would begin again
@@ -179,40 +153,10 @@ def _counted(left_out: list[tuple[str, str]]) -> dict[str, int]:
     return dict(collections.Counter(reason for _, reason in left_out))
 
 
-def _answers(
-    questions: "Questions", config: Any, model: "LoadedModel", mesh: "Mesh", known: Any, report: Any
-) -> "list[Answer]":
-    from umit_jax.infer.buckets import answer_all
-    from umit_jax.infer.sampling import Sampling, row_keys
-
-    stop, records = tuple(config.stop), [asked.record for asked in questions.asked]
-
-    def ended(tokens: list[int]) -> bool:
-        text = model.tokenizer.decode(tokens)
-        return prediction.before(text, stop) != text
-
-    return answer_all(
-        model.config,
-        model.params,
-        questions,
-        max_new_tokens=[config.max_new_tokens[record.task] for record in records],
-        eos_ids=model.tokenizer.eos_ids,
-        options=questions.options() if config.option_scores else None,
-        keys_N2=row_keys(config.seed, [record.id for record in records]),
-        rows=config.rows,
-        compute_dtype=config.compute_dtype,
-        sampling=Sampling(**config.sampling),
-        ended=ended if stop else None,
-        mesh=mesh,
-        known=known,
-        report=report,
-    )
-
-
 def _write(
     path: pathlib.Path,
     questions: "Questions",
-    answers: "list[Answer]",
+    found: "list[Answer]",
     config: Any,
     model: "LoadedModel",
     about: dict[str, Any],
@@ -225,7 +169,7 @@ def _write(
     truths = [prediction.identity(record) for record in records if record.task in config.tasks]
     baseline, counts = fit(truths), prediction.training_words(truths)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        for asked, answer in zip(questions.asked, answers, strict=True):
+        for asked, answer in zip(questions.asked, found, strict=True):
             line = prediction.line(asked, answer, model.tokenizer, baseline, tuple(config.stop))
             line |= prediction.rare_words(asked.record, counts) | about
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    directory = args.directory
+    directory = workdir.best_or_itself(args.directory, "DIRECTORY")
     if not directory.is_dir():
         raise UsageError(f"no such directory: {directory}")
     if (directory / "manifest.json").is_file():
@@ -59,7 +59,7 @@ def _checkpoint(directory: pathlib.Path) -> dict[str, Any]:
 
     checkpoint = workdir.find(directory, "DIRECTORY")
     hf = workdir.read_json(checkpoint.model_dir / "config.json")
-    metadata = read_metadata(checkpoint.path)
+    metadata, data = read_metadata(checkpoint.path), read_data(checkpoint.path)
     config = ModelConfig.from_hf(hf)
     return {
         "kind": "checkpoint",
@@ -67,7 +67,8 @@ def _checkpoint(directory: pathlib.Path) -> dict[str, Any]:
         "data_position": metadata.position,
         **_parameters(metadata.shapes),
         "optimizer_values": metadata.optimizer_values,
-        **_adapters(read_data(checkpoint.path)),
+        **_adapters(data),
+        **({"evaluation": data["evaluation"]} if "evaluation" in data else {}),
         "layers": {"vision": config.vision.layers, "decoder": config.text.layers},
         "files": sorted(p.name for p in checkpoint.model_dir.iterdir()),
     }

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 
 def line(
-    asked: "Asked", answer: "Answer", tokenizer: "Tokenizer", baseline: "Baseline", stop: tuple[str, ...] = ()
+    asked: "Asked", answer: "Answer", tokenizer: "Tokenizer", baseline: "Baseline | None", stop: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """scores: the probability of each option or box, as umit_jax/eval/predictions.py has them."""
+    """baseline: None where none is wanted. scores: the probability of each option or box, as
+    umit_jax/eval/predictions.py has them."""
     from data_pipelines.spoken import spoken_target
     from umit_jax.eval.confidence import box_confidences
     from umit_jax.eval.parse import parse
@@ -46,7 +47,7 @@ def line(
         "truth": truth,
         **({} if scores is None else {"scores": scores}),
         **({} if spoken is None else {"spoken": spoken.to_json()}),
-        "baseline": baseline.predict({**item, "target": truth}),
+        "baseline": None if baseline is None else baseline.predict({**item, "target": truth}),
     }
 
 

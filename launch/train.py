@@ -19,6 +19,7 @@ import ml_collections
 from data_pipelines.paths import as_path, is_remote
 from launch import config_file, import_hf, processes, workdir
 from launch.cli import UsageError
+from launch.held_out import HeldOut
 from launch.sources import source_weights
 from launch.summary import write_json
 
@@ -81,7 +82,9 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
         )
     if config.epochs > 0:
         config.steps = stream.steps_of_epochs(config.epochs)
-    summary = train(config, model_config, stream, args.workdir, mesh, **_weights(start, model_config))
+    held_out = HeldOut(config, sources, tokenizer, processing, mesh) if config.evaluate.every > 0 else None
+    weights = _weights(start, model_config)
+    summary = train(config, model_config, stream, args.workdir, mesh, **weights, held_out=held_out)
     if jax.process_index() > 0:
         return None
     return {**summary, "config": json.loads(config.to_json_best_effort())}

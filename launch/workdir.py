@@ -40,22 +40,39 @@ def local(text: str) -> pathlib.Path:
 
 
 def find(directory: pathlib.Path, flag: str = "--checkpoint") -> Checkpoint:
-    """The checkpoint that `directory` names: a step's folder, or the newest step of a workdir. From a bucket, the
-    model's folder is copied to this machine, because the libraries that read tokenizers know no other."""
-    directory = as_path(directory)
+    """The checkpoint that `directory` names: a step's folder, the newest step of a workdir, or WORKDIR/best. From
+    a bucket, the model's folder is copied to this machine, because the libraries that read tokenizers know no other."""
+    directory = best_or_itself(as_path(directory), flag)
     if not directory.is_dir():
         raise UsageError(f"{flag}: no such directory: {directory}")
     directory = directory if is_remote(directory) else directory.resolve()
     if directory.name.isdigit() and directory.parent.name == "checkpoints":
         step, workdir = directory, directory.parent.parent
     else:
-        steps = [d for d in (directory / "checkpoints").glob("*") if d.name.isdigit() and d.is_dir() and _whole(d)]
-        if not steps:
-            raise UsageError(f"{flag}: {directory} has no checkpoints/<step> folder")
-        step, workdir = max(steps, key=lambda d: int(d.name)), directory
+        step, workdir = _newest(directory, flag), directory
     if not (workdir / "model" / "config.json").is_file():
         raise UsageError(f"{flag}: {workdir / 'model' / 'config.json'} is missing: not a workdir of umit train")
     return Checkpoint(step, local_copy(workdir / "model"), int(step.name))
+
+
+def _newest(workdir: pathlib.Path, flag: str) -> pathlib.Path:
+    steps = [d for d in (workdir / "checkpoints").glob("*") if d.name.isdigit() and d.is_dir() and _whole(d)]
+    if not steps:
+        raise UsageError(f"{flag}: {workdir} has no checkpoints/<step> folder")
+    return max(steps, key=lambda d: int(d.name))
+
+
+def best_or_itself(directory: pathlib.Path, flag: str) -> pathlib.Path:
+    """Of WORKDIR/best, the folder of the step that the newest checkpoint names as the best of config.evaluate.best."""
+    workdir = directory.parent
+    if directory.name != "best" or directory.is_dir() or not (workdir / "checkpoints").is_dir():
+        return directory
+    from umit_jax.train.checkpoint import read_data
+
+    best = read_data(_newest(workdir, flag)).get("evaluation", {}).get("best")
+    if best is None:
+        raise UsageError(f"{flag}: {workdir} has no best checkpoint: config.evaluate.best named no metric in that run")
+    return workdir / "checkpoints" / str(best["step"])
 
 
 def _whole(step: pathlib.Path) -> bool:

@@ -31,5 +31,6 @@ def test_every_key_of_a_config_is_read(config):
     assert len(found) > 5
     for key in found:
         group, _, name = key.rpartition(".")
+        group = group.rpartition(".")[2]
         read = group if group in whole else name
         assert re.search(rf"\.{read}\b(?!\()", text), f"nothing reads config.{key}"

@@ -3,7 +3,8 @@
     workdir/checkpoints/<step>/state   Orbax arrays: params, frozen, opt, step
     workdir/checkpoints/<step>/data    JSON: position of the data stream (= steps done), totals, checksum per array
 
-A LoRA run saves no frozen parameters: its data names the base they come from (train/base.py).
+The newest `keep` stay, and the best of the evaluations (train/held_out.py). A LoRA run saves no frozen parameters: its
+data names the base they come from (train/base.py).
 
 Orbax writes into a folder of another name and renames it last, so a run that is killed while it saves leaves nothing
 that looks like a checkpoint. Its array files have no checksums of their own: ours are computed on the device, do not
@@ -21,7 +22,7 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -57,17 +58,30 @@ class Metadata:
     optimizer_values: int
 
 
+class _Kept:
+    """Which checkpoints stay, as Orbax asks: the newest, and the step that is the best."""
+
+    def __init__(self, newest: int):
+        self.newest = newest
+        self.best: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        return [step == self.best or step in sorted(steps)[-self.newest :] for step in steps]
+
+
 class Checkpointer:
-    """Saves and restores one workdir's checkpoints; keeps the newest `keep`. Use as a context manager.
+    """Saves and restores one workdir's checkpoints; keeps the newest `keep` and `best`. Use as a context manager.
 
     A save that fails is tried again for `patience` seconds, each pause twice as long as the one before.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int, patience: float = 0.0):
         self.directory = absolute(workdir) / "checkpoints"
-        self._patience = patience
+        self._patience, self._kept = patience, _Kept(keep)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            preservation_policy=self._kept,
             create=True,
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,  # of runs that were killed while they saved
@@ -90,6 +104,10 @@ class Checkpointer:
     @property
     def latest(self) -> int | None:
         return self._manager.latest_step()
+
+    def keep_best(self, step: int | None) -> None:
+        """This step stays from the next save on, whatever its age, until another is named."""
+        self._kept.best = step
 
     def save(self, state: TrainState, data: dict[str, Any], step: int, wait: bool = False) -> None:
         """Copies the state to the host and goes on; the writing happens in the background unless `wait`.

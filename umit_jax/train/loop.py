@@ -27,6 +27,7 @@ from umit_jax.parallel.mesh import check_batch_divides
 from umit_jax.train.base import Base
 from umit_jax.train.batches import BatchError, Batches, Gate, Stream, Taken, slots, taken
 from umit_jax.train.checkpoint import Checkpointer
+from umit_jax.train.held_out import PROGRAMS, Evaluations, HeldOut
 from umit_jax.train.metrics import MetricsLog, Totals, row
 from umit_jax.train.phases import Phases
 from umit_jax.train.preemption import Preempted, StopRequest
@@ -54,10 +55,12 @@ def train(
     mesh: Mesh,
     init_params: Callable[[Params], Params] | None = None,
     base: Base | None = None,
+    held_out: HeldOut | None = None,
 ) -> dict[str, Any]:
     """Trains to config.steps and returns the summary. Parameters come from, in this order: 1. the newest checkpoint of
     the workdir, with optimizer state and data position; 2. init_params(tree of shardings); 3. random numbers.
-    With config.lora on, the frozen ones always come from `base`, and init_params is not asked.
+    With config.lora on, the frozen ones always come from `base`, and init_params is not asked. held_out: what is
+    evaluated every so many steps; the numbers of the steps are the same with and without.
 
     Raises Preempted (saved, run again), Diverged, and errors of configuration that name the key.
     """
@@ -69,8 +72,13 @@ def train(
 
     with Checkpointer(workdir, config.keep, config.save_patience) as checkpoints:
         start = Start(config, model_config, checkpoints, abstract, optimizer, init_params, base)
-        run = _Run(config, model_config, workdir, mesh, start)
-        with contextlib.closing(run), compilations("train_step") as compiled:
+        evaluations = Evaluations(held_out, model_config, abstract, config.compute_dtype)
+        run = _Run(config, model_config, workdir, mesh, start, evaluations)
+        with (
+            contextlib.closing(run),
+            compilations("train_step") as compiled,
+            compilations(*PROGRAMS) as compiled_to_evaluate,
+        ):
             if run.start < config.steps:
                 run.all_steps(step_fn, stream, checkpoints)
             checkpoints.wait()
@@ -84,6 +92,8 @@ def train(
         "resumed_from": run.resumed_from,
         "skipped_batches": run.skipped.batches,
         "goodput": run.phases.summary(),
+        **evaluations.to_json(),
+        **({"evaluation_compilations": len(compiled_to_evaluate)} if held_out else {}),
         "checkpoint": str(checkpoints.directory / str(checkpoints.latest)),
     }
 
@@ -98,9 +108,11 @@ class _Run:
         workdir: pathlib.Path,
         mesh: Mesh,
         start: Start,
+        evaluations: Evaluations,
     ):
         self.config, self.mesh, self.named = config, mesh, start.named()
         self._start, self.phases, self.skipped = start, Phases(), Skipped(workdir)
+        self.evaluations = evaluations
         self.state: TrainState | None = None
         with self.phases.during("init" if start.checkpoints.latest is None else "restart"):
             data = self._take()
@@ -122,6 +134,7 @@ class _Run:
         self.start, self.totals = data.get("position", 0), Totals(data.get("totals"))
         self.judge = Judge(self.config.spike, data.get("recent_losses", ()))
         self.skipped.include(data.get("skipped", ()))
+        self.evaluations.take(data.get("evaluation"))
         return data
 
     def all_steps(self, step_fn: jax.stages.Wrapped, stream: Stream, checkpoints: Checkpointer) -> None:
@@ -132,6 +145,8 @@ class _Run:
                     if self.gate.shapes is None:
                         batches = self._compile(step_fn, batches)
                         watchdog.beat("the compilation")
+                    if self.evaluations.owed(self.start):
+                        self.metrics.amend(self.start, self._evaluate(self.start, watchdog))
                     bad = self._steps(step_fn, batches, stream, checkpoints, stop, watchdog)
                 if bad is None:
                     return
@@ -178,14 +193,17 @@ class _Run:
                 return bad
             watchdog.beat(f"step {step - 1}")
             pending = (step, metrics, own, slots(batch), stream.counts(own.number))
-            leaving = stop.reached(step)
-            if leaving or step == config.steps or step % config.checkpoint_every == 0:
-                if bad := self._finish(*pending):
+            leaving, last = stop.reached(step), step == config.steps
+            evaluate = self.evaluations.due(step) and (last or not leaving)  # who leaves has little time: see owed
+            saving = leaving or last or step % config.checkpoint_every == 0
+            if saving or evaluate:
+                if bad := self._finish(*pending, watchdog if evaluate else None):
                     return bad
                 pending = None
-                with self.phases.during("save"):
-                    self._save(checkpoints, step, leaving or step == config.steps)
-                watchdog.beat(f"the checkpoint of step {step}")
+                if saving or self.evaluations.best_step == step:
+                    with self.phases.during("save"):
+                        self._save(checkpoints, step, leaving or last or not saving)
+                    watchdog.beat(f"the checkpoint of step {step}")
             if leaving:
                 raise Preempted(f"asked to stop: step {step} of {config.steps} is saved; the same command resumes")
         return None
@@ -198,9 +216,24 @@ class _Run:
             "phases": self.phases.to_json(over=step == self.config.steps),
             "recent_losses": list(self.judge.recent),
             "skipped": self.skipped.batches,
+            **self.evaluations.to_json(),
             **self.named,
         }
+        checkpoints.keep_best(self.evaluations.best_step)
         checkpoints.save(self.state._replace(frozen={}) if self.named else self.state, data, step, wait=last)
+
+    def _evaluate(self, step: int, watchdog: Watchdog) -> dict[str, float]:
+        """The numbers of the state as it is after `step`."""
+        assert self.state is not None
+        if not self.evaluations.compiled:
+            watchdog.pause()  # nobody knows how long compiling takes
+        with self.phases.during("evaluate"):
+            scores = self.evaluations.run(step, self.state, lambda: watchdog.beat(f"answers at step {step}"))
+        watchdog.beat(f"the evaluation of step {step}")
+        self.metrics.plot_evaluation(step, scores)
+        self.progress.evaluated(step, scores, self.evaluations.best)
+        self.last_time = time.monotonic()
+        return scores
 
     def _go_back(self, bad: "Bad", checkpoints: Checkpointer) -> None:
         """To the newest checkpoint. Raises Diverged where that was done config.rollbacks times already."""
@@ -222,9 +255,16 @@ class _Run:
         self.progress.go_back(self.start)
 
     def _finish(
-        self, step: int, metrics: dict[str, Any], own: Taken, room: tuple[int, int], counts: dict[str, Any]
+        self,
+        step: int,
+        metrics: dict[str, Any],
+        own: Taken,
+        room: tuple[int, int],
+        counts: dict[str, Any],
+        watchdog: Watchdog | None = None,
     ) -> "Bad | None":
-        """Fetches the numbers of a step, judges and writes them."""
+        """Fetches the numbers of a step, judges and writes them. watchdog: of a step whose state, still there, is to
+        be evaluated."""
         metrics = jax.device_get(metrics)
         now = time.monotonic()
         seconds, self.last_time = now - self.last_time, now
@@ -244,6 +284,8 @@ class _Run:
         if step > self.start + 1:  # the first one's time is not a step's alone
             self.seconds.append(seconds)
         self.totals.add(line)
+        if watchdog is not None:
+            line["evaluation"] = self._evaluate(step, watchdog)
         self.metrics.write({**line, "time": self.phases.lap()})
         if step % self.config.log_every == 0:
             self.metrics.plot(line)

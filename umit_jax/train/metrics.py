@@ -4,6 +4,7 @@ One line of metrics.jsonl:
     {"step", "loss", "weight", "loss_per_task", "weight_per_task", "learning_rate", "grad_norm", "tokens",
      "fill_tokens", "fill_patches", "seconds", "counts": {dataset: {task: {"samples", "tokens", "patches"}}},
      "time": {phase: seconds since the line before (phases.py)}}
+"evaluation": {"TASK/METRIC": value} where config.evaluate is due (eval/named.py),
 and "augmented": {kind: {what was done or why not: samples}} with config.data.augment, "sample_ids" with
 config.log_samples.
 loss is nats per unit of weight; tokens counts what is not padding; fill is the share that is not padding.
@@ -118,6 +119,25 @@ class MetricsLog:
                 self._board.add_scalar(key, line[key], line["step"])
             for task, loss in line["loss_per_task"].items():
                 self._board.add_scalar(f"loss/{task}", loss, line["step"])
+
+    def plot_evaluation(self, step: int, scores: dict[str, float]) -> None:
+        if self._board:
+            for name, value in scores.items():
+                self._board.add_scalar(f"evaluation/{name}", value, step)
+
+    def amend(self, step: int, evaluation: dict[str, float]) -> None:
+        """Adds the evaluation of a step whose line is the last one."""
+        if not self._file:
+            return
+        self._file.close()
+        *before, last = self._path.read_bytes().splitlines(keepends=True)
+        line = json.loads(last)
+        if line["step"] == step:
+            last = json.dumps({**line, "evaluation": evaluation}, ensure_ascii=False).encode() + b"\n"
+            aside = self._path.with_name(f".{NAME}.aside")
+            aside.write_bytes(b"".join(before) + last)
+            aside.replace(self._path)
+        self._file = self._path.open("a", encoding="utf-8")
 
     def go_back(self, step: int) -> None:
         """Cuts off the lines after `step`, which will be taken again."""

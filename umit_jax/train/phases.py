@@ -5,6 +5,7 @@
 | compile | the compilation of the step                                                                            |
 | data    | waiting for a batch                                                                                    |
 | step    | steps that count, with whatever is not listed here                                                     |
+| evaluate | asking held-out questions, with what that compiles                                                     |
 | save    | waiting for a checkpoint: its copy to the host, the end of the one before                              |
 | restart | lost to an interruption: steps after the last checkpoint, the time until the run was started again,    |
 |         | reading the checkpoint; steps that were taken back because the loss was bad                            |
@@ -17,7 +18,7 @@ from typing import Any
 
 import psutil
 
-PHASES = ("init", "compile", "data", "step", "save", "restart")
+PHASES = ("init", "compile", "data", "step", "evaluate", "save", "restart")
 
 
 class Phases:
@@ -70,7 +71,7 @@ class Phases:
     def take_back(self, saved: dict[str, Any] | None) -> None:
         """As `resume`, for a process that goes back to a checkpoint by itself."""
         self.enter(self._phase)
-        for phase in ("data", "step", "save"):
+        for phase in ("data", "step", "evaluate", "save"):
             kept = saved["seconds"].get(phase, 0.0) if saved else 0.0
             self.seconds["restart"] += self.seconds[phase] - kept
             self.seconds[phase] = kept

@@ -41,6 +41,13 @@ class Progress:
             *(line["tokens"], line["seconds"], left),
         )
 
+    def evaluated(self, step: int, scores: dict[str, float], best: dict[str, Any] | None) -> None:
+        """Says the metric that chooses among steps, or else the first of each task."""
+        shown = {name.split("/")[0]: name for name in reversed(scores)}.values() if best is None else [best["metric"]]
+        values = "  ".join(f"{name} {scores[name]:.4f}" for name in shown if name in scores)
+        note = "" if best is None else f"  best {best['value']:.4f} at step {best['step']}"
+        log.info("evaluation of step %d  %s%s", step, values, note)
+
     def go_back(self, step: int) -> None:
         self._first = None
         self._bar.n = step

@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "rollbacks",
     "spike",
     "watchdog_seconds",
+    "evaluate",
     "mesh",
     "remat",
     "loss_chunk",
