@@ -84,7 +84,7 @@ def _compare(args: argparse.Namespace, a: list[dict[str, Any]], b: list[dict[str
     from umit_jax.eval.compare import compare
     from umit_jax.eval.score import write_rows
 
-    rows, only_one = compare(a, b, modes=args.mode)
+    rows, only_one = compare(a, b, modes=args.mode, specificities=args.specificity)
     args.out.mkdir(parents=True, exist_ok=True)
     write_rows(args.out / "comparison.json", rows)
     better = {run: sum(row["better"] == run for row in rows) for run in ("a", "b")}

@@ -97,6 +97,43 @@ def test_a_metric_that_only_one_run_has_is_named():
     }
 
 
+def test_sensitivities_of_each_class_are_compared(tmp_path, capsys):
+    from launch.cli import main
+
+    def scored(sure):
+        """Of twelve answers the first four are "a", the likeliest ones to be it where `sure`, else the least likely."""
+        high, low = ([0.9, 0.05, 0.05], [0.1, 0.6, 0.3])
+        return [
+            line(i, 0, truth=int(i >= 4), scores=(high if (i < 4) == sure else low), patient_id=f"p{i}")
+            for i in range(12)
+        ]
+
+    for name, sure in (("good", True), ("bad", False)):
+        (tmp_path / name).mkdir()
+        text = "".join(json.dumps(each) + "\n" for each in scored(sure))
+        (tmp_path / name / "predictions.jsonl").write_text(text)
+    call = ["score", str(tmp_path / "bad"), str(tmp_path / "good"), "--out", str(tmp_path), "--specificity", "0.9"]
+    assert main([*call, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows = json.loads((tmp_path / "comparison.json").read_text())
+    found = {row["class"]: row for row in rows if row["language"] == "en" and row["class"] is not None}
+    assert list(found) == ["a", "b"]
+    assert {row["metric"] for row in found.values()} == {"sensitivity_at_specificity_0.9"}
+    # "a" has its four truths above all others or below them, and so has "b" its eight
+    assert [(row["a"], row["b"], row["difference"]) for row in found.values()] == [(0, 1, 1), (0, 1, 1)]
+    assert all(row["p"] < 0.05 and row["n"] == 12 for row in found.values())
+    assert summary["rows"] == len(rows)
+    assert main(call[:-2]) == 0
+    assert {row["class"] for row in json.loads((tmp_path / "comparison.json").read_text())} == {None}
+
+
+def test_a_class_that_only_one_run_gives_probabilities_for_is_named():
+    with_scores = [line(i, 0, truth=i % 2, scores=[0.5, 0.3, 0.2]) for i in range(4)]
+    rows, only_one = compare(with_scores, [line(i, 0, truth=i % 2) for i in range(4)], specificities=[0.9])
+    assert {row["class"] for row in rows} == {None}
+    assert "strict sensitivity_at_specificity_0.9 classification d en class a" in only_one
+
+
 def test_the_second_run_may_be_in_another_order():
     a, b = [line(i, i % 3) for i in range(12)], [line(i, (i + 1) % 3) for i in range(12)]
     assert compare(a, b) == compare(a, b[::-1])

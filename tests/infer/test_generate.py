@@ -129,6 +129,31 @@ def test_decoding_leaves_its_loop_when_all_rows_are_done():
     assert int(state.count) == 3
 
 
+def test_rows_whose_text_is_over_get_no_more_tokens_and_the_loop_ends_with_the_last_of_them(monkeypatch):
+    asked_for, decode = [], generate_module.decode
+
+    def counted(config, params, state, end, rules, until, stopped_B, **how):
+        asked_for.append((int(until), stopped_B.tolist()))
+        return decode(config, params, state, end, rules, until, stopped_B, **how)
+
+    monkeypatch.setattr(generate_module, "decode", counted)
+    monkeypatch.setattr(generate_module, "_LOOK", 4)
+    batch, rules = prompts([6, 12, 9], 16), {"max_new_tokens": NEW, "eos_ids": ()}
+    free, *_ = generate(CONFIG, params(), batch, **rules)
+    last_words = [free[row, :place].tolist() for row, place in ((0, 3), (1, 6), (2, 7))]  # by the first, second look
+
+    def ended(said):
+        return any(said[: len(words)] == words for words in last_words)
+
+    asked_for.clear()
+
+    tokens_BN, lengths_B, *_ = generate(CONFIG, params(), batch, ended=ended, **rules)
+    assert asked_for == [(4, [False] * 3), (8, [True, False, False])]
+    assert lengths_B.tolist() == [4, 8, 8]
+    for row, length in enumerate(lengths_B):
+        assert tokens_BN[row, :length].tolist() == free[row, :length].tolist()
+
+
 def test_a_shape_is_compiled_once_and_the_cache_is_updated_in_place():
     options = {"max_new_tokens": 5, "eos_ids": (1, 2)}
     programs = (generate_module.prefill, generate_module.decode)

@@ -9,7 +9,7 @@
 | better            | "a", "b", or null where the direction is not known at p_holm < 0.05                    |
 | n, n_b            | questions that the metric is about in a and in b                                       |
 
-Other keys are those of scores.json. ci95 and p are null with fewer than two patients.
+Other keys are those of scores.json; a row about one class names it. ci95 and p are null with fewer than two patients.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from typing import Any
 
 from umit_jax.eval.bootstrap import Statistic
 from umit_jax.eval.bootstrap import compare as paired
-from umit_jax.eval.modes import check_modes
+from umit_jax.eval.modes import STRICT, check_modes
 from umit_jax.eval.predictions import Prediction, identity
-from umit_jax.eval.score import SCHEMA, clusters, grouped, n_patients, statistics
+from umit_jax.eval.score import SCHEMA, class_statistics, clusters, grouped, n_patients, statistics
 
 LEVEL = 0.05
 
@@ -29,9 +29,14 @@ class ComparisonError(ValueError):
 
 
 def compare(
-    a: Sequence[Prediction], b: Sequence[Prediction], *, modes: Sequence[str] = ()
+    a: Sequence[Prediction],
+    b: Sequence[Prediction],
+    *,
+    modes: Sequence[str] = (),
+    specificities: Sequence[float] = (),
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """One row for each metric that both runs have, and the names of those that only one has.
+    """One row for each metric that both runs have, and for each class of options its sensitivity at these
+    specificities; and the names of those that only one run has.
 
     Raises ComparisonError where a question is in one file only, or its truth or patient differ.
     """
@@ -42,19 +47,31 @@ def compare(
     only_one: list[str] = []
     for about, members in grouped(a):
         others = [b[place[identity(prediction)]] for prediction in members]
-        ours, theirs = statistics(about, members, modes), statistics(about, others, modes)
-        for mode, metric in ours | theirs:
-            if (mode, metric) not in ours or (mode, metric) not in theirs:
-                where = " ".join(str(about[key]) for key in ("task", "dataset", "language"))
-                only_one.append(f"{mode} {metric} {where}")
+        ours, theirs = (_statistics(about, side, modes, specificities) for side in (members, others))
+        for key in ours | theirs:
+            mode, metric, word = key
+            if key not in ours or key not in theirs:
+                where = " ".join(str(about[name]) for name in ("task", "dataset", "language"))
+                only_one.append(f"{mode} {metric} {where}{'' if word is None else f' class {word}'}")
                 continue
-            row = {"schema": SCHEMA, **about, "metric": metric, "mode": mode}
-            rows.append(row | _difference(ours[mode, metric], theirs[mode, metric], members))
+            row = {"schema": SCHEMA, **about, "metric": metric, "mode": mode, "class": word}
+            rows.append(row | _difference(ours[key], theirs[key], members))
     for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = corrected
         known = corrected is not None and corrected < LEVEL and row["difference"] != 0
         row["better"] = ("b" if (row["difference"] > 0) == (row["direction"] == "higher") else "a") if known else None
     return rows, only_one
+
+
+def _statistics(
+    about: dict[str, Any], predictions: Sequence[Prediction], modes: Sequence[str], specificities: Sequence[float]
+) -> dict[tuple[str, str, str | None], Statistic]:
+    """{(mode, metric, class or None): statistic}."""
+    found: dict[tuple[str, str, str | None], Statistic] = {
+        (mode, metric, None): one for (mode, metric), one in statistics(about, predictions, modes).items()
+    }
+    of_classes = class_statistics(predictions, specificities)
+    return found | {(STRICT, metric, word): one for (metric, word), one in of_classes.items()}
 
 
 def _difference(ours: Statistic, theirs: Statistic, members: Sequence[Prediction]) -> dict[str, Any]:

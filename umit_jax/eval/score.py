@@ -106,6 +106,15 @@ def statistics(
     return _statistics(about, _items(predictions), predictions, modes, {} if not_computed is None else not_computed)
 
 
+def class_statistics(
+    predictions: Sequence[Prediction], specificities: Sequence[float]
+) -> dict[tuple[str, str], Statistic]:
+    """{(metric, class): statistic} of predictions that are scored together; {} where their truths are no options."""
+    if not specificities or shape(predictions[0]["truth"])[0] != "options":
+        return {}
+    return operating_points(_items(predictions), list(dict.fromkeys(specificities)))
+
+
 def _statistics(
     about: Row, items: list[Item], predictions: Sequence[Prediction], modes: Sequence[str], left_out: dict[str, str]
 ) -> dict[tuple[str, str], Statistic]:
@@ -142,13 +151,10 @@ def _rows(about: Row, predictions: list[Prediction], modes: Sequence[str], not_c
 
 
 def _operating_points(about: Row, predictions: list[Prediction], specificities: Sequence[float]) -> list[Row]:
-    if not specificities or shape(predictions[0]["truth"])[0] != "options":
-        return []
     patients = clusters(predictions)
-    found = operating_points(_items(predictions), list(dict.fromkeys(specificities)))
     return [
         {**_row(about, name, STRICT, statistic, predictions, patients, None), "class": word}
-        for (name, word), statistic in found.items()
+        for (name, word), statistic in class_statistics(predictions, specificities).items()
     ]
 
 
