@@ -80,6 +80,18 @@ def test_numbers_are_those_of_umit_eval_on_the_same_questions(work):
     assert lines[0]["evaluation"]["vqa/ece"] != lines[1]["evaluation"]["vqa/ece"]
 
 
+@pytest.mark.slow
+def test_two_processes_have_the_numbers_of_one_and_keep_the_same_best(work):
+    command, *flags = train(work, work / "together")
+    call = [sys.executable, "-m", "launch", "launch", "local", "--processes", "2", "--devices-per-process", "1", *flags]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=500)
+    assert (command, done.returncode) == ("train", 0), done.stderr
+    found, alone = (json.loads((work / name / "summary.json").read_text()) for name in ("together", "trained"))
+    assert found["evaluation"] == alone["evaluation"]
+    assert found["evaluation_compilations"] == alone["evaluation_compilations"]
+
+
 def test_generation_is_compiled_by_the_first_evaluation_alone(work):
     summary = json.loads((work / "trained" / "summary.json").read_text())
     assert 0 < summary["evaluation_compilations"] <= 3 * 2  # prefill, decode and options of two shapes
