@@ -1,11 +1,11 @@
 """A bar on a terminal, plain lines with the time left in a log."""
 
-import datetime
 import logging
-import time
 from typing import Any
 
 from tqdm import tqdm
+
+from umit_jax.pace import Pace
 
 log = logging.getLogger(__name__)
 LINE_SECONDS = 5.0  # plain lines come no more often, whatever log_every says
@@ -17,24 +17,19 @@ class Progress:
     def __init__(self, start: int, steps: int, every: int):
         self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True, disable=None)
         self._steps, self._every = steps, every
-        self._first: tuple[int, float] | None = None
-        self._shown = 0.0
+        self._pace = Pace(steps, LINE_SECONDS)
 
     def update(self, line: dict[str, Any]) -> None:
-        step, now = line["step"], time.monotonic()
-        first_step, first_time = self._first = self._first or (step, now)  # the first step's time is compilation
+        step = line["step"]
+        left = self._pace.left(step)
         if not self._bar.disable:
             self._bar.set_postfix(loss=f"{line['loss']:.4f}", lr=f"{line['learning_rate']:.1e}", refresh=False)
             self._bar.update()
             return
-        due = step % self._every == 0 and now - self._shown >= LINE_SECONDS
-        if not (due or step == first_step or step == self._steps):
+        due = step % self._every == 0 and self._pace.due()
+        if not (due or left == "?" or step == self._steps):
             return
-        self._shown = now
-        left = "?"
-        if step > first_step:
-            per_step = (now - first_time) / (step - first_step)
-            left = str(datetime.timedelta(seconds=round(per_step * (self._steps - step))))
+        self._pace.shown()
         log.info(
             "step %d/%d  loss %.4f  lr %.2e  gradient %.3g  %d tokens in %.2f s  eta %s",
             *(step, self._steps, line["loss"], line["learning_rate"], line["grad_norm"]),
@@ -49,7 +44,7 @@ class Progress:
         log.info("evaluation of step %d  %s%s", step, values, note)
 
     def go_back(self, step: int) -> None:
-        self._first = None
+        self._pace.again()
         self._bar.n = step
         self._bar.refresh()
 
