@@ -70,6 +70,15 @@ def test_small_and_large_prompts_are_not_padded_to_one_shape():
     assert (small.tokens, small.patches, large.tokens, large.patches) == (32, 0, 304, 1024)
 
 
+def test_few_prompts_of_close_sizes_are_one_batch_and_many_are_one_for_each_size():
+    def found(count):
+        prompts = [make_prompt(60, values=1), make_prompt(100, values=1)] * count
+        return plan(sizes(prompts), np.full(2 * count, 90), rows=8, shapes=4)
+
+    assert [(b.tokens, b.rows) for b in found(2)] == [(112, 4)]
+    assert [(b.tokens, len(b.batches())) for b in found(40)] == [(64, 5), (112, 5)]
+
+
 def test_large_images_have_fewer_rows_a_batch():
     prompts = [make_prompt(800, 768, values=1)] * 20
     (bucket,) = plan(sizes(prompts), np.full(20, 8), rows=32, shapes=4)

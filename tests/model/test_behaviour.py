@@ -135,8 +135,8 @@ def test_prefill_and_decoding_step_by_step_give_the_states_of_training():
     assert k.shape == (CONFIG.text.layers, 2, cut, CONFIG.text.kv_heads, CONFIG.text.head_dim)
 
     caches, filled_BT = make_cache(k, v, prompt.segments_BS, new)
-    step = jax.jit(model.decode_step)
+    step, layers = jax.jit(model.decode_step), model.decoder_layers()
     for slot in range(cut, cut + new):
         filled_BT = mark_filled(filled_BT, slot)
-        x_BD, caches = step(one.tokens_BS[:, slot], one.positions_BS3[:, slot, 0], caches, slot, filled_BT)
+        x_BD, caches = step(layers, one.tokens_BS[:, slot], one.positions_BS3[:, slot, 0], caches, slot, filled_BT)
         np.testing.assert_allclose(x_BD, expected[:, slot], atol=2e-5)

@@ -1,6 +1,7 @@
 """Many prompts of any size -> a handful of static shapes, each compiled once, and their answers in the given order.
 
-Prompts are split by size into at most `shapes` groups, chosen to pad least; a group's shape is its largest prompt.
+Prompts are split by size into at most `shapes` groups, chosen to pad least and not to make many small batches; a
+group's shape is its largest prompt.
 Within a group, prompts with the same limit on new tokens go together, so that one long report does not keep a row of
 one-word answers waiting. Rows of one batch are fewer where images are large: attention scores grow with the square.
 
@@ -29,6 +30,7 @@ from umit_jax.parallel.mesh import from_own_rows, own_rows, row_shards
 
 _ROUND = 16  # tokens and patches of a shape are multiples of this, so that close sizes count as one
 _MOST_SCORES = 2**23  # rows * patches**2 of one batch: 32 MB for each head of float32 scores
+_STEP = 16  # prompt tokens that cost as much as reading all weights for one more token of a batch (more on a TPU)
 
 
 class Prompt(Protocol):
@@ -185,11 +187,13 @@ def plan(sizes_N2: np.ndarray, limits: np.ndarray, *, rows: int, shapes: int, sh
     rounded_N2 = -(-sizes_N2 // _ROUND) * _ROUND
     kinds_U2, kind_N, counts_U = np.unique(rounded_N2[:, ::-1], axis=0, return_inverse=True, return_counts=True)
     kinds_U2 = kinds_U2[:, ::-1]  # sorted by patches, then tokens
+    limits_U = np.zeros(len(kinds_U2), np.int64)
+    np.maximum.at(limits_U, kind_N, limits)
     buckets = []
-    for first, last in _split(kinds_U2, counts_U, shapes):
+    for first, last in _split(kinds_U2, counts_U, limits_U, shapes, rows // shards):
         members = np.flatnonzero((kind_N >= first) & (kind_N < last)).tolist()
         tokens, patches = (int(n) for n in kinds_U2[first:last].max(0))
-        most = max(1, min(rows // shards, _MOST_SCORES // max(patches, tokens) ** 2)) * shards
+        most = _rows_at_once(tokens, patches, rows // shards) * shards
         members.sort(key=lambda i: (limits[i], sizes_N2[i, 0], i))
         batches = -(-len(members) // most)
         each = -(-len(members) // batches)
@@ -198,17 +202,27 @@ def plan(sizes_N2: np.ndarray, limits: np.ndarray, *, rows: int, shapes: int, sh
     return buckets
 
 
-def _split(kinds_U2: np.ndarray, counts_U: np.ndarray, shapes: int) -> list[tuple[int, int]]:
-    """Sorted sizes cut into at most `shapes` runs (first, last) of least cost: prompts times the cost of the shape."""
+def _rows_at_once(tokens: int, patches: int, rows: int) -> int:
+    """Of the `rows` of a device, those whose attention scores are not too many."""
+    return max(1, min(rows, _MOST_SCORES // max(patches, tokens) ** 2))
+
+
+def _split(
+    kinds_U2: np.ndarray, counts_U: np.ndarray, limits_U: np.ndarray, shapes: int, rows: int
+) -> list[tuple[int, int]]:
+    """Sorted sizes cut into at most `shapes` runs (first, last) of least cost: prompts times the cost of the shape, and
+    the steps of their batches, at `rows` a batch."""
     count = len(kinds_U2)
     best = np.full((shapes + 1, count + 1), np.inf)  # best[k, j]: the first j kinds in k runs
     best[:, 0] = 0
     cut = np.zeros((shapes + 1, count + 1), int)
     for last in range(1, count + 1):
-        largest, number = np.zeros(2), 0
+        largest, number, limit = np.zeros(2, int), 0, 0
         for first in range(last - 1, -1, -1):
             largest, number = np.maximum(largest, kinds_U2[first]), number + counts_U[first]
-            cost = number * _cost(*largest)
+            limit = max(limit, limits_U[first])
+            batches = -(-number // _rows_at_once(*largest, rows))
+            cost = number * _cost(*largest) + batches * limit * _STEP
             for k in range(1, shapes + 1):
                 if best[k - 1, first] + cost < best[k, last]:
                     best[k, last], cut[k, last] = best[k - 1, first] + cost, first

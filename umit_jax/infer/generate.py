@@ -170,6 +170,8 @@ def decode(
     cache is never held twice."""
     model = bind(config, params)
     first_slot = state.cache.filled_BT.shape[1] - state.tokens_BN.shape[1]
+    # XLA:CPU copies a layer's weights out of the stack to use them: there once, and not again for every token.
+    apart = model.decoder_layers() if jax.default_backend() == "cpu" else None
 
     def running(state: _State) -> jax.Array:
         return (state.count < until) & ~jnp.all(state.done_B)
@@ -177,7 +179,8 @@ def decode(
     def step(state: _State) -> _State:
         slot = first_slot + state.count - 1
         filled_BT = mark_filled(state.cache.filled_BT, slot)
-        x_BD, layers = model.decode_step(
+        x_BD, caches = model.decode_step(
+            apart or model.decoder_layers(),
             state.token_B,
             end.position_B + state.count - 1,
             state.cache.layers,
@@ -185,7 +188,7 @@ def decode(
             filled_BT,
             compute_dtype=jnp.dtype(compute_dtype),
         )
-        state = state._replace(cache=_laid(Cache(layers, filled_BT), mesh))
+        state = state._replace(cache=_laid(Cache(caches, filled_BT), mesh))
         return _take(state, logits_of(model, x_BD), rules, sampling)
 
     return jax.lax.while_loop(running, step, state._replace(done_B=state.done_B | stopped_B))

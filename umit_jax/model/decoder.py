@@ -7,6 +7,8 @@
 | branches    | several per row   | to the same slots, and causal within a branch | x                                |
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -112,9 +114,17 @@ class Decoder(nnx.Module):
         return self.norm(x_BSD), k_LBSKH, v_LBSKH
 
     def decode_step(
-        self, x_B1D: jax.Array, positions_B13: jax.Array, caches: Caches, slot: jax.Array, filled_BT: jax.Array
+        self,
+        layers: Sequence[DecoderLayer],
+        x_B1D: jax.Array,
+        positions_B13: jax.Array,
+        caches: Caches,
+        slot: jax.Array,
+        filled_BT: jax.Array,
     ) -> tuple[jax.Array, Caches]:
         """One more token per row: x_B1D and the updated caches, a (k_BKTH, v_BKTH) for each layer.
+
+        layers: those of this decoder, one by one (layer_list).
 
         Its keys and values are written to cache slot `slot` (one int32 for all rows), and it attends to every slot
         where filled_BT is 1, which must include its own. Rows may have holes (right-padded prompts of different
@@ -122,7 +132,7 @@ class Decoder(nnx.Module):
         """
         rope = mrope_table(positions_B13, self.config)
         updated = []
-        for layer, (k_BKTH, v_BKTH) in zip(layer_list(self.layers), caches, strict=True):
+        for layer, (k_BKTH, v_BKTH) in zip(layers, caches, strict=True):
             q_B1NH, k_B1KH, v_B1KH = layer.qkv(x_B1D, rope)
             k_BKTH = _write(k_BKTH, k_B1KH, slot)
             v_BKTH = _write(v_BKTH, v_B1KH, slot)

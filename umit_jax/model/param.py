@@ -142,8 +142,8 @@ def scan_layers(
 def layer_list(layers: Layer) -> list[Layer]:
     """Stacked layers as single ones, for decoding, where each layer has its own cache.
 
-    Faster than a loop over stacked caches, which copies a layer's cache to read it; the price, on a CPU, is one copy
-    of the layers' weights (XLA:CPU materialises the slices).
+    Faster than a loop over stacked caches, which copies a layer's cache to read it; the price, on a CPU, is a copy of
+    the layers' weights wherever this is called (XLA:CPU materialises the slices).
     """
     graph, state = nnx.split(layers)
     params = nnx.to_pure_dict(state)

@@ -7,7 +7,7 @@ A model never sees a string, a file or a mesh: it takes a Batch (umit_jax/batch.
 model/param.py gives it its parameters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from flax import nnx
 
 from umit_jax.batch import Batch
 from umit_jax.model.config import ModelConfig
-from umit_jax.model.decoder import Caches, Decoder
+from umit_jax.model.decoder import Caches, Decoder, DecoderLayer
 from umit_jax.model.layers import LayerNorm
-from umit_jax.model.param import ANYWHERE, Place
+from umit_jax.model.param import ANYWHERE, Place, layer_list
 from umit_jax.model.projector import Projector
 from umit_jax.model.vision import Qwen2VisionConfig, VisionTower, normalise
 from umit_jax.ops.attention import Implementation
@@ -89,8 +89,13 @@ class Qwen2VL(nnx.Module):
         x_BSD = self.embed(batch, compute_dtype=compute_dtype, attention=attention)
         return self.decoder.prefill(x_BSD, batch.positions_BS3, batch.segments_BS, implementation=attention)
 
+    def decoder_layers(self) -> list[DecoderLayer]:
+        """The layers one by one, for decode_step."""
+        return layer_list(self.decoder.layers)
+
     def decode_step(
         self,
+        layers: Sequence[DecoderLayer],
         tokens_B: jax.Array,
         positions_B: jax.Array,
         caches: Caches,
@@ -101,11 +106,11 @@ class Qwen2VL(nnx.Module):
     ) -> tuple[jax.Array, Caches]:
         """One more text token per row, at the same position on all three axes: x_BD and the updated caches.
 
-        See Decoder.decode_step for slot and filled_BT.
+        See Decoder.decode_step for layers, slot and filled_BT.
         """
         x_B1D = self.decoder.embed_tokens(tokens_B[:, None], compute_dtype)
         positions_B13 = jnp.broadcast_to(positions_B[:, None, None], (*x_B1D.shape[:2], 3))
-        x_B1D, caches = self.decoder.decode_step(x_B1D, positions_B13, caches, slot, filled_BT)
+        x_B1D, caches = self.decoder.decode_step(layers, x_B1D, positions_B13, caches, slot, filled_BT)
         return x_B1D[:, 0], caches
 
     def branches(
