@@ -23,7 +23,7 @@ import numpy as np
 DTYPES = {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LARGEST_HEADER = 100_000_000  # the format's own limit
-_SLICE = 1 << 22  # bytes written at once; far larger writes are slower
+_SLICE = 1 << 16  # bytes written at once: more take the large pages of the page cache, which are seldom ready
 
 
 class CheckpointError(ValueError):
