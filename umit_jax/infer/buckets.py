@@ -221,7 +221,7 @@ def _split(
         for first in range(last - 1, -1, -1):
             largest, number = np.maximum(largest, kinds_U2[first]), number + counts_U[first]
             limit = max(limit, limits_U[first])
-            batches = -(-number // _rows_at_once(*largest, rows))
+            batches = -(-number // _rows_at_once(largest[0], largest[1], rows))
             cost = number * _cost(*largest) + batches * limit * _STEP
             for k in range(1, shapes + 1):
                 if best[k - 1, first] + cost < best[k, last]:
