@@ -1,4 +1,4 @@
-from launch.evaluate import sampled
+from launch.answers import sampled
 
 TASKS = ("vqa", "report", "classification", "detection", "landmark")
 IDS = {i: f"patient{i // 5}/{TASKS[i % 5]}" for i in range(400)}
