@@ -2,8 +2,7 @@
 
 Each kernel gets one dimension on fsdp and context (the width it shares with the residual stream) and one on tensor
 (heads, MLP columns or vocabulary), so a parameter is gathered over the first two where it is used and never over
-tensor. A vocabulary that tensor does not divide is stored whole, and padded where it is split (parallel/loss.py and
-activations.py).
+tensor. A vocabulary that tensor does not divide is stored whole, and padded where it is split (parallel/loss.py).
 """
 
 import math
