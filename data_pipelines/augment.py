@@ -19,7 +19,7 @@ import numpy as np
 
 from data_pipelines.augment_settings import Settings
 from data_pipelines.corruptions import corrupt, covering, families
-from data_pipelines.example import Example, Limits, Outline, fill, outline, outline_as
+from data_pipelines.example import Example, Limits, Outline, Room, fill, outline, outline_as
 from data_pipelines.geometry import Geometry
 from data_pipelines.image import Processing
 from data_pipelines.permits import has_coordinates, permits
@@ -54,14 +54,14 @@ class Augmenter:
     limits: Limits
     seed: int
 
-    def example(self, record: Record, epoch: int) -> Example:
+    def example(self, record: Record, epoch: int, room: Room | None = None) -> Example:
         """The sample as it is shown in this epoch; `augmented` of the example says what was done or why not. Raises
         ExampleError."""
         plan = outline(record, self.tokenizer, self.processing, self.limits)
         outcomes = self._drawn(record, epoch)
         record, plan, geometry = self._moved(record, plan, epoch, outcomes)
         change = self._pixels(record, epoch, outcomes, geometry)
-        example = fill(record, plan, self.tokenizer, self.processing, change.show)
+        example = fill(record, plan, self.tokenizer, self.processing, change.show, room)
         return dataclasses.replace(example, augmented=outcomes)
 
     def _rng(self, record: Record, epoch: int, *names: str) -> np.random.Generator:

@@ -6,7 +6,8 @@ length is the built one by construction. A vision span is shrunk or refused, nev
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from data_pipelines.tokenizer import Tokenizer
 from umit_jax.targets import Frame
 
 __all__ = ["Example", "ExampleError", "Limits", "Outline", "Processing", "build_example", "build_prompt", "outline"]
+
+# Number of patches -> where they go, uint8 and contiguous: in a packed row, so that nobody copies them there.
+Room = Callable[[int], np.ndarray]
 
 
 class ExampleError(ValueError):
@@ -148,10 +152,14 @@ def outline_as(
 
 
 def build_example(
-    record: Record, tokenizer: Tokenizer, processing: Processing, limits: Limits | None = None
+    record: Record,
+    tokenizer: Tokenizer,
+    processing: Processing,
+    limits: Limits | None = None,
+    room: Room | None = None,
 ) -> Example:
     """The training example of a record: all its answers are learned."""
-    return fill(record, outline(record, tokenizer, processing, limits), tokenizer, processing)
+    return fill(record, outline(record, tokenizer, processing, limits), tokenizer, processing, room=room)
 
 
 def build_prompt(record: Record, tokenizer: Tokenizer, processing: Processing, show: Show | None = None) -> Example:
@@ -161,7 +169,12 @@ def build_prompt(record: Record, tokenizer: Tokenizer, processing: Processing, s
 
 
 def fill(
-    record: Record, plan: Outline, tokenizer: Tokenizer, processing: Processing, show: Show | None = None
+    record: Record,
+    plan: Outline,
+    tokenizer: Tokenizer,
+    processing: Processing,
+    show: Show | None = None,
+    room: Room | None = None,
 ) -> Example:
     """The example of an outlined record: its arrays, with pixels as `show` brings them to their planned size."""
     image_pad, video_pad = tokenizer.special_ids["<|image_pad|>"], tokenizer.special_ids["<|video_pad|>"]
@@ -176,7 +189,10 @@ def fill(
     vision_S = (tokens_S == image_pad) | (tokens_S == video_pad)
     grids = [span.grid for span in plan.spans]
     orders = [window_order(grid, processing.window, plan.merge) for grid in grids]
-    patches_PC, segments_P = _patches(record, plan.spans, orders, processing, show)
+    patches_PC = room(plan.patches) if room else np.empty((plan.patches, processing.patch_values), np.uint8)
+    _fill_patches(record, plan.spans, processing, show, patches_PC)
+    # One segment for each image and each temporal patch of a video; its patches stay together in any order of windows.
+    sizes = [h * w for t, h, w in grids for _ in range(t)]
     # The tokens of a span stand row by row; the patches of each are found where the order put them.
     firsts = np.cumsum([0, *map(len, orders)])
     merged = [first + np.argsort(order) for first, order in zip(firsts[:-1], orders, strict=True)]
@@ -197,27 +213,20 @@ def fill(
             [np.zeros((0, 2), np.int32)]
             + [in_order(patch_hw(grid, plan.merge), order) for grid, order in zip(grids, orders, strict=True)]
         ),
-        patch_segments_P=segments_P,
+        patch_segments_P=np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes),
         vision_index_S=vision_index_S,
         spoken=plan.spoken,
     )
 
 
-def _patches(
-    record: Record, spans: Sequence[Span], orders: Sequence[np.ndarray], processing: Processing, show: Show | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(patches_PC, patch_segments_P): one segment for each image and each temporal patch of a video. A frame's patches
-    stay together in any order of windows, so the order does not move the segments."""
-    patches: list[np.ndarray] = []
+def _fill_patches(
+    record: Record, spans: Sequence[Span], processing: Processing, show: Show | None, out_PC: np.ndarray
+) -> None:
+    end = 0
     try:
-        for index, own in itertools.groupby(spans, lambda span: span.media):
-            patches += media_patches(index, record.media[index], list(own), processing, show)
+        for index, group in itertools.groupby(spans, lambda span: span.media):
+            own = list(group)
+            start, end = end, end + sum(math.prod(span.grid) for span in own)
+            media_patches(index, record.media[index], own, processing, show, out_PC[start:end])
     except ValueError as error:
         raise ExampleError(record, "undecodable media", str(error)) from error
-    if processing.window is not None:
-        patches = [in_order(cut, order) for cut, order in zip(patches, orders, strict=True)]
-    sizes = [h * w for t, h, w in (span.grid for span in spans) for _ in range(t)]
-    segments_P = np.repeat(np.arange(1, len(sizes) + 1, dtype=np.int32), sizes)
-    if len(patches) == 1:
-        return patches[0], segments_P
-    return np.concatenate([np.zeros((0, processing.patch_values), np.uint8), *patches]), segments_P

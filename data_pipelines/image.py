@@ -165,18 +165,22 @@ def _media_spans(index: int, media: Media, processing: Processing, cap: int) -> 
 
 def patchify(frames_THWC: np.ndarray, processing: Processing | None = None) -> tuple[np.ndarray, Grid]:
     """uint8 frames whose sides are multiples of 28 -> (patches_PC uint8, grid). T = 1 is an image."""
-    return _cut([[frame[..., c] for c in range(frame.shape[-1])] for frame in frames_THWC], processing or Processing())
+    p = processing or Processing()
+    frames, height, width, channels = frames_THWC.shape
+    grid = -(-frames // p.temporal), height // p.patch_size, width // p.patch_size
+    out_PC = np.empty((math.prod(grid), channels * p.temporal * p.patch_size**2), np.uint8)
+    _cut([[frame[..., c] for c in range(channels)] for frame in frames_THWC], grid, p, out_PC)
+    return out_PC, grid
 
 
-def _cut(planes_TC: Sequence[Sequence[np.ndarray]], p: Processing) -> tuple[np.ndarray, Grid]:
-    """Planes (h, w) of each frame -> as patchify. The rows of a patch are moved as one value of `side` bytes, and its
-    second frame, which an image repeats, as one of side**2: several times as fast as byte by byte."""
-    height, width = planes_TC[0][0].shape
+def _cut(planes_TC: Sequence[Sequence[np.ndarray]], grid: Grid, p: Processing, out_PC: np.ndarray) -> None:
+    """Planes (h, w) of each frame into contiguous out_PC, as patchify has them. The rows of a patch are moved as one
+    value of `side` bytes, and its second frame, which an image repeats, as one of side**2: several times as fast as
+    byte by byte."""
     side, merge, channels = p.patch_size, p.merge, len(planes_TC[0])
     line, patch = np.dtype((np.void, side)), np.dtype((np.void, side**2))
-    grid = -(-len(planes_TC) // p.temporal), height // side, width // side
     rows, columns = grid[1] // merge, grid[2] // merge
-    out = np.empty((grid[0], rows, columns, merge, merge, channels, p.temporal, side), line)
+    out = out_PC.view(line).reshape(grid[0], rows, columns, merge, merge, channels, p.temporal, side)
     for t, frame in enumerate(planes_TC):
         for c, plane in enumerate(frame):
             lines = np.ascontiguousarray(plane).view(line).reshape(rows, merge, side, columns, merge)
@@ -184,7 +188,6 @@ def _cut(planes_TC: Sequence[Sequence[np.ndarray]], p: Processing) -> tuple[np.n
     last = (len(planes_TC) - 1) % p.temporal
     whole = out[-1].view(patch)
     whole[..., last + 1 :, :] = whole[..., last : last + 1, :]  # the last frame again where one is missing
-    return out.view(np.uint8).reshape(math.prod(grid), -1), grid
 
 
 @functools.lru_cache(4096)
@@ -219,10 +222,16 @@ def in_order(values_PX: np.ndarray, order_M: np.ndarray) -> np.ndarray:
 
 
 def media_patches(
-    index: int, media: Media, spans: Sequence[Span], processing: Processing, show: Show | None = None
-) -> Iterator[np.ndarray]:
-    """patches_PC of each span of the sample's index-th media: its frames decoded, brought to the planned size (by
-    `show`, if it is given) and cut. Raises ImageError on a wrong size."""
+    index: int,
+    media: Media,
+    spans: Sequence[Span],
+    processing: Processing,
+    show: Show | None = None,
+    out_PC: np.ndarray | None = None,
+) -> np.ndarray:
+    """patches_PC of the spans of the sample's index-th media, one after the other: its frames decoded, brought to the
+    planned size (by `show`, if it is given), cut and put in the order of windows. out_PC: where they go, contiguous and
+    of exactly their number. Raises ImageError on a wrong size."""
     frames = []
     for data in media.frames:
         frames.append(load(data))
@@ -235,5 +244,13 @@ def media_patches(
     else:
         shown_THWC = show(index, [pixels(frame) for frame in frames], size_wh)
         planes_TC = [[frame[..., c] for c in range(3)] for frame in shown_THWC]
+    if out_PC is None:
+        out_PC = np.empty((sum(math.prod(span.grid) for span in spans), processing.patch_values), np.uint8)
+    first = 0
     for span in spans:
-        yield _cut(planes_TC[span.frames.start : span.frames.stop], processing)[0]
+        own_PC = out_PC[first : first + math.prod(span.grid)]
+        _cut(planes_TC[span.frames.start : span.frames.stop], span.grid, processing, own_PC)
+        if processing.window is not None:
+            own_PC[:] = in_order(own_PC, window_order(span.grid, processing.window, processing.merge))
+        first += len(own_PC)
+    return out_PC

@@ -1,6 +1,6 @@
 """The training stream: shard sets and weights -> this host's packed batches, from any step on.
 
-    shards -> lengths -> row plan -> Grain: planned row -> records -> (augmented) examples -> Batch -> prefetch
+    shards -> lengths -> row plan -> Grain: planned rows -> records -> (augmented) examples -> Batch -> prefetch
 
 A global batch is `rows` consecutive rows of the plan; host p of n takes the p-th n-th of them, in order. So the global
 batch is the same array on any number of hosts, and the position of the stream is the step alone.
@@ -8,6 +8,7 @@ batch is the same array on any number of hosts, and the position of the stream i
 
 import collections
 import dataclasses
+import functools
 import itertools
 import math
 import threading
@@ -20,10 +21,10 @@ from absl import flags
 
 from data_pipelines.augment import Augmenter
 from data_pipelines.augment_settings import Settings
-from data_pipelines.example import Example, Limits, build_example
+from data_pipelines.example import Example, Limits, Room, build_example
 from data_pipelines.image import Processing
 from data_pipelines.lengths import LengthError, Sizes, fit, measure
-from data_pipelines.pack import BatchInfo, batch_info, pack_rows
+from data_pipelines.pack import BatchInfo, Packing
 from data_pipelines.plan import Row, RowPlan
 from data_pipelines.shards import RecordSource, open_shards
 from data_pipelines.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ from data_pipelines.weights import mixture_weights
 from umit_jax.batch import TASKS, Batch
 
 __all__ = ["BatchInfo", "Stream", "StreamError", "make_stream"]
-_ENDLESS = 1 << 40  # rows; Grain wants a length
+_ENDLESS = 1 << 40  # batches; Grain wants a length
 _THREADS = 2
 
 
@@ -171,9 +172,8 @@ class Stream:
         import grain  # imports jax where that is installed, so not before it is needed
 
         first = self.process_index * self.local_rows
-        rows = grain.MapDataset.source(_HostRows(self.plan, self.rows, first, self.local_rows))
-        batches = rows[start_step * self.local_rows :].map(self._loader.load)
-        batches = batches.batch(self.local_rows, drop_remainder=True, batch_fn=self._loader.pack)
+        planned = grain.MapDataset.source(_HostRows(self.plan, self.rows, first, self.local_rows))
+        batches = planned[start_step:].map(self._loader.load)
         ahead = grain.ReadOptions(num_threads=min(_THREADS, self.prefetch), prefetch_buffer_size=self.prefetch)
         stream = batches.to_iter_dataset(ahead)
         if self.workers:
@@ -190,7 +190,7 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True)
 class _HostRows:
-    """One host's rows as a Grain source: its i-th row is row i % local of its part of global batch i // local."""
+    """One host's part of the global batches as a Grain source."""
 
     plan: RowPlan
     rows: int
@@ -200,14 +200,15 @@ class _HostRows:
     def __len__(self) -> int:
         return _ENDLESS
 
-    def __getitem__(self, i: int) -> tuple[int, Row]:
-        """(epoch, samples)."""
-        row = i // self.local * self.rows + self.first + i % self.local
-        return self.plan.epoch_of_row(row), self.plan.row(row)
+    def __getitem__(self, step: int) -> list[tuple[int, Row]]:
+        """(epoch, samples) of each of this host's rows of a step."""
+        first = step * self.rows + self.first
+        return [(self.plan.epoch_of_row(row), self.plan.row(row)) for row in range(first, first + self.local)]
 
 
 class _Loader:
-    """Planned row -> examples, keeping the latest within a bound of memory; rows of examples -> Batch."""
+    """Planned rows -> Batch. As many examples as fit a bound of memory are kept for when they come again; patches of
+    the others are cut into the batch at once."""
 
     def __init__(
         self,
@@ -224,42 +225,45 @@ class _Loader:
         self._set_up()
 
     def _set_up(self) -> None:
-        self._kept: collections.OrderedDict[tuple[int, int], Example] = collections.OrderedDict()
-        self._bytes = 0
+        self._kept: dict[tuple[int, int], Example] = {}
+        self._bytes, self._full = 0, not self.cache_bytes
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_kept", "_bytes", "_lock")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_kept", "_bytes", "_full", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._set_up()
 
-    def load(self, planned: tuple[int, Row]) -> list[Example]:
-        epoch, row = planned
-        return [self._example(epoch, *sample) for sample in row]
+    def load(self, planned: Sequence[tuple[int, Row]]) -> tuple[Batch, BatchInfo]:
+        packing = Packing(len(planned), self.limits.tokens, self.limits.patches, self.processing.patch_values)
+        for b, (epoch, row) in enumerate(planned):
+            for sample in row:
+                packing.add(b, self._example(epoch, *sample, functools.partial(packing.room, b)))
+        return packing.finish()
 
-    def pack(self, rows: Sequence[list[Example]]) -> tuple[Batch, BatchInfo]:
-        size = self.limits.tokens, self.limits.patches
-        return pack_rows(rows, *size, self.processing.patch_values), batch_info(rows, *size)
-
-    def _example(self, epoch: int, source: int, index: int) -> Example:
+    def _example(self, epoch: int, source: int, index: int, room: Room) -> Example:
         key = source, index
         with self._lock:
             if key in self._kept:
-                self._kept.move_to_end(key)
                 return self._kept[key]
         record = self.sources[source][index]
+        into = room if self._full else None
         if self.augmenter is None:
-            example = build_example(record, self.tokenizer, self.processing, self.limits)
+            example = build_example(record, self.tokenizer, self.processing, self.limits, into)
         else:
-            example = self.augmenter.example(record, epoch)
+            example = self.augmenter.example(record, epoch, into)
         if self.even:
             example.weights_S /= example.weights_S.sum()
-        with self._lock:
-            if key not in self._kept and example.nbytes <= self.cache_bytes:
-                self._kept[key] = example
-                self._bytes += example.nbytes
-                while self._bytes > self.cache_bytes:
-                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        if into is None:
+            self._keep(key, example)
         return example
+
+    def _keep(self, key: tuple[int, int], example: Example) -> None:
+        with self._lock:
+            if key not in self._kept:
+                self._full = self._full or self._bytes + example.nbytes > self.cache_bytes
+                if not self._full:
+                    self._kept[key] = example
+                    self._bytes += example.nbytes

@@ -7,6 +7,8 @@ its patch segments and vision indices are moved on accordingly. What is left of 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from data_pipelines.example import Example
 from umit_jax.batch import TASKS, Batch, empty_batch
 
@@ -27,34 +29,68 @@ class BatchInfo:
     augmented: dict[str, dict[str, int]] | None = None
 
 
+class Packing:
+    """A batch while it is filled. A sample's patches may be cut into their place (`room`) before it is added."""
+
+    def __init__(self, rows: int, row_tokens: int, row_patches: int, patch_values: int) -> None:
+        self._batch = empty_batch(rows, row_tokens, 0, patch_values)._replace(
+            patches_BPC=np.empty((rows, row_patches, patch_values), np.uint8),  # large: what stays empty is zeroed last
+            patch_hw_BP2=np.zeros((rows, row_patches, 2), np.int32),
+            patch_segments_BP=np.zeros((rows, row_patches), np.int32),
+        )
+        self.limits = row_tokens, row_patches
+        self.rows: list[list[Example]] = [[] for _ in range(rows)]
+        self._ends = [(0, 0, 0)] * rows  # tokens, patches and patch segments of each row
+
+    def room(self, row: int, patches: int) -> np.ndarray:
+        """Where the patches of the next sample of this row belong; memory of its own where they do not fit."""
+        start = self._ends[row][1]
+        if start + patches > self.limits[1]:
+            return np.empty((patches, self._batch.patches_BPC.shape[2]), np.uint8)
+        return self._batch.patches_BPC[row, start : start + patches]
+
+    def add(self, row: int, example: Example) -> None:
+        """Raises PackError naming a sample that does not fit."""
+        (row_tokens, row_patches), batch = self.limits, self._batch
+        token, patch, patch_segment = self._ends[row]
+        tokens, patches = len(example.tokens_S), len(example.patches_PC)
+        if token + tokens > row_tokens or patch + patches > row_patches:
+            raise PackError(
+                f"sample {example.id!r}: {tokens} tokens and {patches} patches do not fit into the "
+                f"{row_tokens - token} and {row_patches - patch} left of row {row}"
+            )
+        at, patch_at = (row, slice(token, token + tokens)), (row, slice(patch, patch + patches))
+        batch.tokens_BS[at] = example.tokens_S
+        batch.positions_BS3[at] = example.positions_S3
+        batch.segments_BS[at] = len(self.rows[row]) + 1
+        batch.targets_BS[at] = example.targets_S
+        batch.weights_BS[at] = example.weights_S
+        batch.tasks_BS[at] = TASKS.index(example.task)
+        index = example.vision_index_S
+        batch.vision_index_BS[at] = index + (index >= 0) * (patch // 4)
+        if patches:
+            room = batch.patches_BPC[patch_at]
+            if not np.may_share_memory(room, example.patches_PC):  # else they were cut into it
+                room[:] = example.patches_PC
+            batch.patch_hw_BP2[patch_at] = example.patch_hw_P2
+            batch.patch_segments_BP[patch_at] = example.patch_segments_P + patch_segment
+            patch_segment += int(example.patch_segments_P[-1])
+        self.rows[row].append(example)
+        self._ends[row] = token + tokens, patch + patches, patch_segment
+
+    def finish(self) -> tuple[Batch, BatchInfo]:
+        for row, (_, patch, _) in enumerate(self._ends):
+            self._batch.patches_BPC[row, patch:] = 0
+        return self._batch, batch_info(self.rows, *self.limits)
+
+
 def pack_rows(rows: Sequence[Sequence[Example]], row_tokens: int, row_patches: int, patch_values: int = 1176) -> Batch:
     """Batch of len(rows) rows; a row may be empty. Raises PackError naming the first sample that does not fit."""
-    batch = empty_batch(len(rows), row_tokens, row_patches, patch_values)
+    packing = Packing(len(rows), row_tokens, row_patches, patch_values)
     for b, row in enumerate(rows):
-        token = patch = patch_segment = 0
-        for number, example in enumerate(row, start=1):
-            tokens, patches = len(example.tokens_S), len(example.patches_PC)
-            if token + tokens > row_tokens or patch + patches > row_patches:
-                raise PackError(
-                    f"sample {example.id!r}: {tokens} tokens and {patches} patches do not fit into the "
-                    f"{row_tokens - token} and {row_patches - patch} left of row {b}"
-                )
-            at, patch_at = (b, slice(token, token + tokens)), (b, slice(patch, patch + patches))
-            batch.tokens_BS[at] = example.tokens_S
-            batch.positions_BS3[at] = example.positions_S3
-            batch.segments_BS[at] = number
-            batch.targets_BS[at] = example.targets_S
-            batch.weights_BS[at] = example.weights_S
-            batch.tasks_BS[at] = TASKS.index(example.task)
-            index = example.vision_index_S
-            batch.vision_index_BS[at] = index + (index >= 0) * (patch // 4)
-            if patches:
-                batch.patches_BPC[patch_at] = example.patches_PC
-                batch.patch_hw_BP2[patch_at] = example.patch_hw_P2
-                batch.patch_segments_BP[patch_at] = example.patch_segments_P + patch_segment
-                patch_segment += int(example.patch_segments_P[-1])
-            token, patch = token + tokens, patch + patches
-    return batch
+        for example in row:
+            packing.add(b, example)
+    return packing.finish()[0]
 
 
 def batch_info(rows: Sequence[Sequence[Example]], row_tokens: int, row_patches: int) -> BatchInfo:

@@ -85,7 +85,8 @@ def planes(image: Image.Image, size_wh: tuple[int, int]) -> list[np.ndarray]:
     one is resized once; what the three bands of Pillow's RGB would become is the same."""
     if image.size != tuple(size_wh):
         image = image.resize(size_wh, Image.Resampling.BICUBIC)
-    found = [np.frombuffer(band.tobytes(), np.uint8).reshape(image.height, image.width) for band in image.split()]
+    bands = (image.tobytes("raw", band) for band in image.getbands())  # `split` would make pictures of them first
+    found = [np.frombuffer(band, np.uint8).reshape(image.height, image.width) for band in bands]
     return found * (3 // len(found))
 
 

@@ -28,8 +28,7 @@ RECORDS = {
 
 
 def patches_of(media, span, processing):
-    (patches,) = media_patches(0, media, [span], processing)
-    return patches
+    return media_patches(0, media, [span], processing)
 
 
 @pytest.mark.parametrize("how", ["video", "slices"])

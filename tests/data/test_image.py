@@ -56,7 +56,7 @@ def test_image_patches_are_those_of_the_reference_processor(hf, h, w, low, extra
     (span,) = plan_spans([media], processing)
     expected = hf.Qwen2VLImageProcessorPil(**bounds)(images=[pixels], return_tensors="np")
     assert [list(span.grid)] == expected["image_grid_thw"].tolist()
-    (patches,) = media_patches(0, media, [span], processing)
+    patches = media_patches(0, media, [span], processing)
     np.testing.assert_array_equal(patches, denormalised(expected["pixel_values"]))
 
 
@@ -86,7 +86,7 @@ def test_grey_and_transparent_images_become_rgb():
     rgb_media = Media((png(np.stack([grey] * 3, -1)),), "image", "CT", (56, 56))
     processing = Processing()
     (span,) = plan_spans([grey_media], processing)
-    grey_patches, rgb_patches = (next(media_patches(0, m, [span], processing)) for m in (grey_media, rgb_media))
+    grey_patches, rgb_patches = (media_patches(0, m, [span], processing) for m in (grey_media, rgb_media))
     np.testing.assert_array_equal(grey_patches, rgb_patches)
 
 
@@ -152,7 +152,7 @@ def test_impossible_images_are_refused_with_their_size():
         plan_spans([image_of(100, 100)] * 40, Processing(), 39)
     media = Media((png(noise(50, 60, 0)),), "image", "CT", (50, 60))
     with pytest.raises(ImageError, match=r"\(50, 60\) recorded, \(60, 50\) decoded"):
-        next(media_patches(0, media, plan_spans([media], Processing()), Processing()))
+        media_patches(0, media, plan_spans([media], Processing()), Processing())
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from toy_records import image, record, volume
 
 from data_pipelines.example import Processing, build_example
-from data_pipelines.pack import PackError, batch_info, pack_rows
+from data_pipelines.pack import PackError, Packing, batch_info, pack_rows
 from data_pipelines.tokenizer import train_sentencepiece
 from umit_jax.batch import TASKS, check_batch
 
@@ -62,3 +64,17 @@ def test_no_token_is_learned_across_two_samples(examples):
 def test_a_sample_that_does_not_fit_is_named(examples):
     with pytest.raises(PackError, match=r"sample 'toy/1': \d+ tokens and 24 patches do not fit into the"):
         pack_rows([[examples[0], examples[1]]], len(examples[0].tokens_S) + 3, 400)
+
+
+def test_patches_that_were_cut_in_their_room_are_where_copied_ones_would_be(examples):
+    packing = Packing(2, 900, 400, 1176)
+    for row, numbers in enumerate([(1, 0, 3, 1), (2, 3)]):
+        for number in numbers:
+            room = packing.room(row, len(examples[number].patches_PC))
+            room[:] = examples[number].patches_PC
+            packing.add(row, dataclasses.replace(examples[number], patches_PC=room))
+    batch, info = packing.finish()
+    rows = [[examples[n] for n in numbers] for numbers in [(1, 0, 3, 1), (2, 3)]]
+    for field, ours, copied in zip(batch._fields, batch, pack_rows(rows, 900, 400), strict=True):
+        np.testing.assert_array_equal(ours, copied, err_msg=field)
+    assert info == batch_info(rows, 900, 400)
