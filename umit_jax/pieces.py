@@ -17,6 +17,7 @@ import numpy as np
 
 THREADS = min(4, os.cpu_count() or 1)
 _BYTES = 1 << 25  # of a piece, where rows are not larger
+_SLICE = 1 << 16  # bytes written at once: more take the large pages of the page cache, which are seldom ready
 _own = threading.local()
 
 
@@ -55,3 +56,11 @@ def scratch(use: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         held.pop(use, None)  # gone before the larger one comes
         held[use] = np.empty(nbytes, np.uint8)
     return held[use][:nbytes].view(dtype).reshape(shape)
+
+
+def write_at(file: int, offset: int, values: np.ndarray | bytes) -> None:
+    """The bytes of an array, which lie in a row, from a place of an open file on."""
+    data = memoryview(values) if isinstance(values, bytes) else values.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(data):
+        done += os.pwrite(file, data[done : done + _SLICE], offset + done)

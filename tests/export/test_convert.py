@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_nothing_behind(exported, model_dir, tmp_path, monkey
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("umit_jax.convert.tensorfile.os.pwrite", full)
+    monkeypatch.setattr("umit_jax.pieces.os.pwrite", full)
     with pytest.raises(OSError, match="No space left"):
         write_hf(params, config, tmp_path / "hf", model_dir, chat_template=CHAT_TEMPLATE)
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,6 @@ The library reads and writes whole files; here neither a file nor a stacked para
 import contextlib
 import json
 import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,10 +19,11 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from umit_jax.pieces import write_at
+
 DTYPES = {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LARGEST_HEADER = 100_000_000  # the format's own limit
-_SLICE = 1 << 16  # bytes written at once: more take the large pages of the page cache, which are seldom ready
 
 
 class CheckpointError(ValueError):
@@ -155,23 +155,15 @@ def new_file(path: Path, specs: Sequence[Spec]) -> Iterator[Put]:
         offset, spec = places[name]
         assert values.dtype == spec.dtype, (spec, values.dtype)
         assert at + values.nbytes <= spec.nbytes, (spec, values.shape, at)
-        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-        for start in range(0, len(data), _SLICE):
-            _write_all(file.fileno(), data[start : start + _SLICE].data, offset + at + start)
+        write_at(file.fileno(), offset + at, np.ascontiguousarray(values))
         with lock:
-            left -= len(data)
+            left -= values.nbytes
 
     lock = threading.Lock()
     with path.open("wb", buffering=0) as file:
-        _write_all(file.fileno(), len(header).to_bytes(8, "little") + header, 0)
+        write_at(file.fileno(), 0, len(header).to_bytes(8, "little") + header)
         yield put
     assert left == 0, f"{path}: {left} bytes were not written"
-
-
-def _write_all(file: int, data: memoryview | bytes, offset: int) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(file, data[done:], offset + done)
 
 
 def write_file(path: Path, specs: Sequence[Spec], values: Iterable[np.ndarray]) -> None:

@@ -19,14 +19,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.lora import ADAPTER, merge_kernel, plan, trainable
 from umit_jax.model.param import abstract_params
-from umit_jax.pieces import for_each, rows_at_once, rows_of, scratch
+from umit_jax.pieces import for_each, rows_at_once, rows_of, scratch, write_at
 from umit_jax.train.checkpoint import CheckpointError, check_same, read_data, reading, saved_parameters, saving, seal
 from umit_jax.train.weights import check_base, lora_of
 from umit_jax.train.workdir import absolute, noted
 
 _CHUNK = 64_000_000  # bytes read at once at most, by a process that wants a part of a parameter
 _PLACES = 1 << 17  # values summed at once: they stay in the cache
-_NO_SYNC = {"file_io_sync": False}  # the system writes when it sees fit, as for a copied file
 _MAPPED = {"file_io_mode": {"mode": "memmap"}}  # what is in the page cache is not copied to be looked at
 Use = Callable[[slice, np.ndarray], Any]
 
@@ -64,10 +63,11 @@ class _PromiseHandler(ocp.type_handlers.NumpyHandler):
         del args
         for value, info in zip(values, infos, strict=True):
             await info.await_path_creation()
-            kvstore = {"driver": "file", "path": f"{info.parent_dir}/{info.name}/"}
-            spec = {"driver": "zarr3", "kvstore": kvstore, "metadata": _array(value.shape, value.dtype)}
-            store = await ts.open(spec, create=True, context=ts.Context(_NO_SYNC))
-            self._sums[info.name.replace(".", "/")] = _write(value.leaf, store)
+            folder, array = pathlib.Path(info.parent_dir) / info.name, _array(value.shape, value.dtype)
+            kvstore = {"driver": "file", "path": f"{folder}/"}
+            await ts.open({"driver": "zarr3", "kvstore": kvstore, "metadata": array}, create=True)
+            chunk = array["chunk_grid"]["configuration"]["chunk_shape"]
+            self._sums[info.name.replace(".", "/")] = _write(value.leaf, folder, chunk)
         return []
 
 
@@ -88,18 +88,36 @@ def _array(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, Any]:
     }
 
 
-def _write(leaf: Readable, store: ts.TensorStore) -> int:
-    """Writes a parameter and returns its checksum."""
+def _write(leaf: Readable, folder: pathlib.Path, chunk: Sequence[int]) -> int:
+    """Writes the chunks of a parameter, as zarr lays them out, and returns its checksum.
+
+    TensorStore would write each in one call, for which the kernel takes pages that may have to be fetched first.
+    """
     sums: list[int] = []
 
     def write(part: slice, values: np.ndarray) -> None:
-        # No copy is made of the values: they stay as they are until the write has ended, and none is cached then.
-        written = store[part].write(values, can_reference_source_data_indefinitely=True)
-        sums.append(checksum(values, part.start * (values.size // len(values))))  # while it is being written
-        written.result()
+        sums.append(checksum(values, part.start * (values.size // len(values))))
+        row = part.start // chunk[0]
+        if values.ndim == 1:
+            _write_chunk(folder / "c" / str(row), values, chunk)
+            return
+        for column, columns in enumerate(rows_of(values.shape[1], chunk[1])):
+            index = (row, column, *[0] * (values.ndim - 2))
+            _write_chunk(folder.joinpath("c", *map(str, index)), values[:, columns], chunk)
 
-    leaf.each(rows_at_once(leaf.shape, leaf.dtype), write)
+    leaf.each(chunk[0], write)
     return sum(sums) % 2**32
+
+
+def _write_chunk(path: pathlib.Path, values: np.ndarray, chunk: Sequence[int]) -> None:
+    """The last chunks are stored whole too: what the array has not is zeros."""
+    if values.shape != tuple(chunk):
+        whole = np.zeros(chunk, values.dtype)
+        whole[tuple(map(slice, values.shape))] = values
+        values = whole
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb", buffering=0) as file:
+        write_at(file.fileno(), 0, np.ascontiguousarray(values))
 
 
 def save_leaves(workdir: pathlib.Path, leaves: Mapping[str, Readable]) -> None:
@@ -256,10 +274,12 @@ def checksum(array: np.ndarray, first: int = 0) -> int:
     the first value, of a part of an array."""
     bits = np.ascontiguousarray(array).reshape(-1).view(np.dtype(f"u{array.dtype.itemsize}"))
     odd = 2 * np.arange(min(_PLACES, bits.size), dtype=np.uint32) + 1
-    total, products = 0, np.empty_like(odd)
+    total, wide = 0, np.empty_like(odd)
     for start in range(0, bits.size, _PLACES):
         piece = bits[start : start + _PLACES]
-        np.multiply(piece, odd[: piece.size], out=products[: piece.size], dtype=np.uint32)
-        weighted, plain = (int(x.sum(dtype=np.uint32)) for x in (products[: piece.size], piece))
-        total += weighted + 2 * (first + start) * plain
+        values = wide[: piece.size]
+        values[...] = piece  # widened once: numpy multiplies and adds arrays of one dtype several times faster
+        total += 2 * (first + start) * int(values.sum(dtype=np.uint32))
+        np.multiply(values, odd[: piece.size], out=values)
+        total += int(values.sum(dtype=np.uint32))
     return total % 2**32
