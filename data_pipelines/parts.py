@@ -29,6 +29,7 @@ from data_pipelines.record import SPLITS, Record, check_record
 from data_pipelines.shard_format import Held, encode
 
 FACTS, NEAR = "facts.json", "near.npy"
+_ID = 200  # characters of a rejected input's id that are kept
 TALLIES = ("licenses", "label_kinds", "languages", "modalities")
 
 
@@ -87,7 +88,7 @@ class PartWriter:
     def write(self, item: Record | Rejected) -> None:
         """Raises RecordError for a record that is not well formed, PartError where it cannot be written."""
         if isinstance(item, Rejected):
-            self._quarantined.append(dataclasses.asdict(item))
+            self._quarantined.append({"id": item.id[:_ID], "reason": item.reason})
             return
         check_record(item)
         digests = self._index.add(item)

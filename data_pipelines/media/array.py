@@ -16,6 +16,7 @@ import numpy as np
 
 from data_pipelines.media import MediaError
 
+_DAMAGED = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # RuntimeError: an encrypted archive
 _PARTS = ("data", "indices", "indptr", "shape")
 
 
@@ -57,7 +58,7 @@ def read_csr(path: Path) -> SparseRows:
             data, indices, indptr, shape = (archive[name] for name in _PARTS)
     except FileNotFoundError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (ValueError, KeyError, TypeError, AttributeError, *_DAMAGED):
         raise MediaError("damaged sparse mask, or pickled objects") from None
     rows, width = (int(n) for n in shape) if shape.shape == (2,) else (-1, 0)
     sound = (

@@ -113,7 +113,7 @@ class FolderConverter:
         path = Path(os.path.abspath(root / row.file))  # not resolved: a folder of links is a folder
         if not path.is_relative_to(root):
             return path, "file outside the source folder"
-        return path, "" if path.exists() else "no such file"
+        return path, "" if os.path.exists(path) else "no such file"  # also where the name is too long for one
 
     def records(self, unit: Unit) -> Iterator[Record | Rejected]:
         reason = unit.reason

@@ -106,14 +106,17 @@ def _open(file: Path) -> Any:
 
     try:
         return pyarrow.parquet.ParquetFile(file)
-    except pyarrow.ArrowInvalid:
+    except (pyarrow.ArrowException, OSError):
         raise LayoutError(f"{file}: no parquet file") from None
 
 
 @functools.lru_cache(maxsize=1)
 def _group(file: Path, group: int) -> Any:
     with _open(file) as opened:
-        return opened.read_row_group(group, columns=list(_COLUMNS))
+        try:
+            return opened.read_row_group(group, columns=list(_COLUMNS))
+        except (OSError, ValueError):
+            raise LayoutError(f"{file}: row group {group} is damaged") from None
 
 
 @functools.lru_cache(maxsize=8)

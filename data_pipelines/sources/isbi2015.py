@@ -40,10 +40,11 @@ def facts() -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """One image."""
+    """One image. file: its name."""
 
     split: str
     number: str
+    file: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +70,9 @@ class Isbi2015Converter:
         """Raises LayoutError and OSError."""
         units = []
         for split, folder in facts()["splits"].items():
-            names = sorted(path.stem for path in (self.source / "RawImage" / folder).glob("*.bmp"))
-            units += [Unit(split, name) for name in names]
+            there = self.source / "RawImage" / folder
+            names = sorted(path.name for path in there.iterdir()) if there.is_dir() else []
+            units += [Unit(split, Path(name).stem, name) for name in names if name.lower().endswith(".bmp")]
         if not units:
             raise LayoutError(f"{self.source}: no RawImage/TrainingData/*.bmp, nor any of the tests")
         return units
@@ -83,7 +85,7 @@ class Isbi2015Converter:
     def records(self, unit: Unit) -> Iterator[Record | Rejected]:
         id = f"{self.name}/{unit.number}"
         try:
-            media = _shown(self.source / "RawImage" / facts()["splits"][unit.split] / f"{unit.number}.bmp")
+            media = _shown(self.source / "RawImage" / facts()["splits"][unit.split] / unit.file)
             points = np.mean([read_points(path) for path in self._annotations(unit.number).values()], axis=0)
         except MediaError as error:
             yield Rejected(id, error.reason)
@@ -110,7 +112,7 @@ class Isbi2015Converter:
             media=(media,),
             question=maker.ask(key, "landmark", "point", "en", target=landmark, size=facts()["shown"]),
             target=points_target(frame, [(term(landmark, "en"), convert(point, raw, frame))]),
-            origin=f"{facts()['splits'][unit.split]}/{unit.number}.bmp, annotator {self.annotator}",
+            origin=f"{facts()['splits'][unit.split]}/{unit.file}, annotator {self.annotator}",
         )
 
 
@@ -128,7 +130,7 @@ def read_points(path: Path) -> np.ndarray:
     count = len(facts()["landmarks"])
     note(path)
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:count]
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")[:count]
     except OSError:
         raise MediaError("annotation file is missing") from None
     try:

@@ -60,7 +60,7 @@ class IuXray:
         """Raises LayoutError for an annotation file of another form."""
         patient_of(self.source, "")  # makes the key before several workers want it
         if self.annotation is None:
-            return [("", path.name, "") for path in sorted(self.reports.glob("*.xml"), key=_number)]
+            return [("", path.name, "") for path in sorted(_below(self.reports, ".xml"), key=_number)]
         rows = _annotation(self.annotation)
         units, seen = [], set()
         for split in SPLITS:
@@ -98,7 +98,7 @@ class IuXray:
             raise RowError("XML that declares entities")
         try:
             root = ElementTree.fromstring(data)
-        except ElementTree.ParseError:
+        except (ElementTree.ParseError, LookupError, ValueError):  # an encoding that does not exist, or is not read
             raise RowError("damaged XML") from None
         sections = {str(e.get("Label")).upper(): plain("".join(e.itertext())) for e in root.iter("AbstractText")}
         report = " ".join(filter(None, (sections.get(label, "") for label in _SECTIONS)))
@@ -144,7 +144,11 @@ def converter(source: Path, *, images: Path | None = None, seed: int = 0) -> IuX
 
 
 def _has_png(folder: Path) -> bool:
-    return next(folder.glob("*.png"), None) is not None
+    return folder.is_dir() and bool(_below(folder, ".png"))
+
+
+def _below(folder: Path, suffix: str) -> list[Path]:
+    return [path for path in folder.iterdir() if path.suffix.lower() == suffix]
 
 
 @functools.lru_cache(maxsize=2)

@@ -108,9 +108,9 @@ def converter(
     LayoutError."""
     if task:
         one_of("task", task, TASKS)
-    files = (
-        sorted(path for path in source.iterdir() if path.suffix in (".jsonl", ".json")) if source.is_dir() else [source]
-    )
+    files = [source]
+    if source.is_dir():
+        files = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jsonl", ".json"))
     if not files:
         raise missing(source, ("*.jsonl", "*.json"))
     return Jsonl(tuple(files), images, task, seed, license)

@@ -34,11 +34,12 @@ _SHORTEST = 5  # characters that are no spaces
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """One volume, by its path from ct_case or ct_quizze on, and its text."""
+    """One volume, by its path from ct_case or ct_quizze on, and its text. reason: why it is rejected, or ""."""
 
     split: str
     image: str
     text: str
+    reason: str = ""
 
     @property
     def key(self) -> str:
@@ -75,15 +76,17 @@ class M3dCapConverter:
 
     def _from_list(self, listed: Path) -> Iterator[Unit]:
         lists = load_json(listed)
-        if not isinstance(lists, dict) or not set(SPLITS) <= set(lists):
+        if not isinstance(lists, dict) or not all(isinstance(lists.get(split), list) for split in SPLITS):
             raise LayoutError(f"{listed}: expected the lists {', '.join(SPLITS)}")
+        seen: set[str] = set()
         for split in SPLITS:
             for i, entry in enumerate(lists[split]):
                 try:
                     image, text = tail_of(entry["image"]), tail_of(entry["text"])
                 except (KeyError, TypeError, AttributeError):
                     raise LayoutError(f"{listed}: {split} {i}: expected image and text") from None
-                yield Unit(split, image, text)
+                yield Unit(split, image, text, "volume is listed twice" if image in seen else "")
+                seen.add(image)
 
     def _from_folders(self) -> Iterator[Unit]:
         for part in PARTS:
@@ -97,6 +100,8 @@ class M3dCapConverter:
 
     def records(self, unit: Unit) -> Iterator[Record | Rejected]:
         try:
+            if unit.reason:
+                raise MediaError(unit.reason)
             text = self._text(unit.text)
             media = show_volume(find_volume(self.images, unit.image))
         except MediaError as error:

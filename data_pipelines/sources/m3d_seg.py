@@ -12,7 +12,6 @@ that their values are Hounsfield units. A box is asked for by the name of its cl
 """
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -42,7 +41,8 @@ _PREPARED = re.compile(r"mask_(\d+)\.npy")
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """One volume with its masks: an archive of all classes, or a file each. Paths are below the source."""
+    """One volume with its masks: an archive of all classes, or a file each. Paths are below the source. reason: why it
+    is rejected, or ""."""
 
     code: str
     split: str
@@ -50,6 +50,7 @@ class Unit:
     masks: tuple[str, ...]
     modality: str
     names: tuple[str, ...]
+    reason: str = ""
 
     @property
     def key(self) -> str:
@@ -79,6 +80,8 @@ class M3dSegConverter:
         patient_of(self.source, "")  # the key is there before the workers are
         listed = self.source / "dataset_info.json"
         info = load_json(listed) if listed.is_file() else {}
+        if not isinstance(info, dict) or not all(isinstance(names, list) for names in info.values()):
+            raise LayoutError(f"{listed}: expected a list of class names for each collection")
         return [unit for code in self.codes for unit in self._of(code, info.get(code))]
 
     def _of(self, code: str, named: Sequence[str] | None) -> Iterator[Unit]:
@@ -88,10 +91,15 @@ class M3dSegConverter:
             modality = "CT" if "CT" in str(lists.get("modality", "")).upper() else "OT"
             labels = sorted((int(number), str(name)) for number, name in lists["labels"].items() if int(number) > 0)
             names = tuple(str(n).replace("_", " ").strip() for n in (named or [name for _, name in labels]))
+            seen: set[str] = set()
             for split in ("train", "test"):
-                pairs = [(_below(code, pair["image"]), _below(code, pair["label"])) for pair in lists[split]]
-                for image, group in itertools.groupby(pairs, lambda pair: pair[0]):
-                    yield Unit(code, split, image, tuple(mask for _, mask in group), modality, names)
+                listed: dict[str, dict[str, None]] = {}
+                for pair in lists[split]:
+                    listed.setdefault(_below(code, pair["image"]), {})[_below(code, pair["label"])] = None
+                for image, masks in listed.items():
+                    reason = "volume is in the training list too" if image in seen else ""
+                    yield Unit(code, split, image, tuple(masks), modality, names, reason)
+                seen.update(listed)
         except FileNotFoundError:
             raise LayoutError(f"{file}: not there") from None
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -101,6 +109,8 @@ class M3dSegConverter:
 
     def records(self, unit: Unit) -> Iterator[Record | Rejected]:
         try:
+            if unit.reason:
+                raise MediaError(unit.reason)
             voxels_ZYX, prepared = _voxels(inside(self.source, unit.image))
             stack = show_stack(voxels_ZYX, unit.modality, window=self.window, size_xyz=LARGEST, foreground=not prepared)
             masks = _masks(self.source, unit, stack, voxels_ZYX.shape)

@@ -10,12 +10,13 @@ M3D_VQA_{train,val,test}.csv are the splits; test5k is a part of test, and yn_tr
 answered with yes or no. The tables are read by byte ranges of whole rows, every cell as text.
 """
 
+import codecs
 import csv
 import dataclasses
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from data_pipelines.media import MediaError
 from data_pipelines.parts import Rejected
@@ -89,10 +90,11 @@ class M3dVqaConverter:
         columns = columns_of(file)
         with open(file, "rb") as opened:
             opened.seek(unit.start)
-            text = opened.read(unit.stop - unit.start).decode("utf-8", "replace")
-        for i, cells in enumerate(csv.reader(io.StringIO(text, newline=""))):
+            data = opened.read(unit.stop - unit.start)
+        for i, row in enumerate(_rows(io.BytesIO(data))):
             key = f"{unit.part}/{unit.row + i}"
             try:
+                cells = _cells(row)
                 if len(cells) != len(columns):
                     raise RowError("row of another number of columns")
                 yield self._record(key, unit.part, dict(zip(columns, map(plain, cells), strict=True)))
@@ -155,23 +157,64 @@ def asked(row: Mapping[str, str]) -> tuple[str, Target]:
 
 def columns_of(file: Path) -> list[str]:
     """The header. Raises LayoutError."""
-    with open(file, newline="", encoding="utf-8-sig") as opened:
-        columns = next(csv.reader(opened), [])
+    with open(file, "rb") as opened:
+        columns = _cells(next(_rows(opened), b"").removeprefix(codecs.BOM_UTF8))
     if set(_NEEDED) - set(columns):
         raise LayoutError(f"{file}: expected columns {', '.join(_NEEDED)}, found {', '.join(columns) or 'none'}")
     return columns
 
 
 def _borders(file: Path) -> Iterator[int]:
-    """Where each row starts, and the end of the file: a line break inside quotes ends no row."""
-    yield 0
-    at, quotes, open_row = 0, 0, False
+    """Where each row starts, and the end of the file."""
+    at = 0
+    yield at
     with open(file, "rb") as opened:
-        for line in opened:
-            at += len(line)
-            quotes += line.count(b'"')
-            open_row = quotes % 2 == 1
-            if not open_row:
-                yield at
-    if open_row:
-        yield at
+        for row in _rows(opened):
+            at += len(row)
+            yield at
+
+
+def _rows(lines: BinaryIO) -> Iterator[bytes]:
+    """The rows of a table: a line break inside quotes ends none."""
+    row = []
+    for line in lines:
+        row.append(line)
+        if not _quoted(line, len(row) > 1):
+            yield b"".join(row)
+            row = []
+    if row:
+        yield b"".join(row)
+
+
+def _quoted(line: bytes, quoted: bool) -> bool:
+    """Whether a line ends inside quotes. As the csv module reads it: they open at the start of a cell and nowhere else,
+    so that the inches of a 5" lesion are a character like any other."""
+    at = 0 if quoted else -1
+    while True:
+        if quoted:
+            at = line.find(b'"', at)
+            if at < 0:
+                return True
+            if line[at + 1 : at + 2] == b'"':
+                at += 2
+                continue
+            at = line.find(b",", at)
+            if at < 0:
+                return False
+        at = at + 1  # the start of a cell
+        quoted = line[at : at + 1] == b'"'
+        if quoted:
+            at += 1
+        else:
+            at = line.find(b",", at)
+            if at < 0:
+                return False
+
+
+def _cells(row: bytes) -> list[str]:
+    """Raises RowError."""
+    try:
+        found = list(csv.reader(io.StringIO(row.decode("utf-8", "replace"), newline="")))
+    except csv.Error:  # a cell of more than 131,072 characters
+        raise RowError("row that is no CSV") from None
+    return found[0] if len(found) == 1 else []

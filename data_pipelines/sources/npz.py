@@ -21,6 +21,7 @@ import numpy as np
 from data_pipelines.sources.layout import LayoutError
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: lengths of its name and extra field
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # RuntimeError: encrypted, or exotically packed
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -37,7 +38,7 @@ def read(path: Path, name: str) -> np.ndarray:
     with _archive(path) as archive, archive.open(f"{name}.npy") as file:
         try:
             return np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        except (ValueError, OSError, *_UNREADABLE) as error:
             raise _damaged(path, name) from error
 
 
@@ -92,7 +93,7 @@ def _unpack(archive: zipfile.ZipFile, path: Path, name: str, unpacked: Path) -> 
             with archive.open(f"{name}.npy") as packed, open(aside, "wb") as file:
                 shutil.copyfileobj(packed, file, 1 << 20)
             aside.rename(unpacked)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except _UNREADABLE as error:
             raise _damaged(path, name) from error
         finally:
             aside.unlink(missing_ok=True)
@@ -113,7 +114,7 @@ def _header(archive: zipfile.ZipFile, path: Path, name: str) -> tuple[tuple[int,
     except KeyError:
         found = ", ".join(sorted(n.removesuffix(".npy") for n in archive.namelist()))
         raise LayoutError(f"{path}: no array {name}; found {found}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except _UNREADABLE as error:
         raise _damaged(path, name) from error
 
 
@@ -129,4 +130,4 @@ def _read_header(file: IO[bytes] | Any, path: Path, name: str) -> tuple[tuple[in
 
 
 def _damaged(path: Path, name: str) -> LayoutError:
-    return LayoutError(f"{path}: array {name}: damaged or truncated")
+    return LayoutError(f"{path}: array {name}: damaged or truncated, or encrypted")

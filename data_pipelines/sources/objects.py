@@ -33,7 +33,8 @@ def placed(
     if not refs and not shapes and not any(_HOLE.search(turn.text) for turn in turns):
         return tuple(turns), spoken(turns[-1].text)
     images = objects.get("image_id") or [0] * len(shapes)
-    if len(images) != len(shapes) or not all(type(i) is int and 0 <= i < len(media) for i in images):
+    known = isinstance(images, list) and all(type(i) is int and 0 <= i < len(media) for i in images)
+    if not known or len(images) != len(shapes):
         raise RowError("image_id of the objects fits no image")
     kind = objects.get("bbox_type") or "real"
     if kind not in ("real", "norm1"):

@@ -132,7 +132,7 @@ def _rows(file: Path) -> list[tuple[str, str]]:
         if not isinstance(entries, dict):
             raise LayoutError(f"{file}: expected file names with captions, found {type(entries).__name__}")
         return [(name.strip(), plain(caption)) for name, caption in entries.items()]
-    lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = file.read_text(encoding="utf-8-sig", errors="replace").split("\n")  # a caption may hold other separators
     cells = [line.partition("\t") for line in lines if line.strip()]
     return [(name.strip(), plain(caption)) for name, _, caption in cells if name.strip().lower() != "filename"]
 

@@ -140,15 +140,18 @@ def converter(source: Path, *, seed: int = 0) -> RsnaConverter:
 
 
 def _grouped(path: Path, columns: tuple[str, ...]) -> dict[str, list[dict[str, str]]]:
-    """Rows by patientId, in the order of the file."""
+    """Rows by patientId, in the order of the file. Raises LayoutError."""
     rows: dict[str, list[dict[str, str]]] = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         table = csv.DictReader(file, restval="")
         if set(columns) - set(table.fieldnames or ()):
             found = ", ".join(table.fieldnames or ()) or "none"
             raise LayoutError(f"{path}: expected columns {', '.join(columns)}, found {found}")
-        for row in table:
-            rows.setdefault(row["patientId"].strip(), []).append(row)
+        try:
+            for row in table:
+                rows.setdefault(row["patientId"].strip(), []).append(row)
+        except csv.Error as error:
+            raise LayoutError(f"{path}: no CSV after line {table.line_num}: {error}") from None
     return rows
 
 
