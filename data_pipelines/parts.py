@@ -29,7 +29,7 @@ from data_pipelines.record import SPLITS, Record, check_record
 from data_pipelines.shard_format import Held, encode
 
 FACTS, NEAR = "facts.json", "near.npy"
-_ID = 200  # characters of a rejected input's id that are kept
+_ID = 1024  # characters of a rejected input's id that are kept
 TALLIES = ("licenses", "label_kinds", "languages", "modalities")
 
 

@@ -177,4 +177,4 @@ def test_the_name_of_a_rejected_input_is_cut_to_what_a_page_can_show(tmp_path):
     with PartWriter(tmp_path / "part") as part:
         part.write(Rejected("x" * 10_000, "row is no object"))
     (found,) = json.loads((tmp_path / "part" / "facts.json").read_text())["quarantined"]
-    assert found == {"id": "x" * 200, "reason": "row is no object"}
+    assert found == {"id": "x" * 1024, "reason": "row is no object"}
