@@ -138,13 +138,19 @@ def test_search_looks_into_questions_answers_and_truths(page):
     page.press("Enter")
     assert page.run(TITLE) == "Example 20"
     page.press("/")
+    page.type("and nothing else")
+    page.wait(f"{FOUND} === 'No example fits these filters.'")
+    assert page.run("[...document.querySelectorAll('.steps button')].map((b) => b.disabled)") == [True, True]
     page.press("Escape")
     assert page.run(FOUND) == "22 of 22 examples"
 
 
 def test_the_keyboard_alone_reaches_an_example_and_the_help(page):
+    top = "document.getElementById('detail').getBoundingClientRect().top"
+    assert page.run(f"{top} > innerHeight")
     page.press("j")
     assert page.run(TITLE) == "Example 1"
+    page.wait(f"{top} > 0 && {top} < innerHeight / 2")
     page.press("j")
     page.press("k")
     page.press("j")

@@ -210,6 +210,26 @@ def test_every_row_of_the_scores_is_in_a_table(tmp_path):
     assert section.count("<tr>") - section.count("<thead>") == len(score(lines).rows)
 
 
+def test_a_row_of_one_patient_says_why_it_is_not_compared(tmp_path):
+    one = pages.line(0, "vqa", "1:yes", YES) | {"patient_id": "a", "baseline": YES}
+    summary = re.compile(r'<section id="summary".*?</section>', re.DOTALL)
+    assert "one patient: no interval" in summary.search(written(tmp_path, [one]))[0]
+    other = pages.line(1, "vqa", "1:yes", YES) | {"patient_id": "b", "baseline": YES}
+    assert "one patient: no interval" not in summary.search(written(tmp_path, [one, other]))[0]
+
+
+def test_questions_asked_seldom_are_folded_away_beside_those_asked_often(tmp_path):
+    often = [pages.line(i, "vqa", "1:yes", YES) | {"topic": "often"} for i in range(10)]
+    seldom = [pages.line(i, "vqa", "2:no", YES) | {"topic": f"seldom {i}"} for i in (10, 11)]
+    section = re.compile(r'<section id="confusion".*?</section>', re.DOTALL)
+    shown, _, folded = section.search(written(tmp_path, often + seldom))[0].partition('<details class="few">')
+    assert "often" in shown
+    assert "seldom" not in shown
+    assert folded.startswith("<summary>2 ")
+    assert all(f"seldom {i}" in folded for i in (10, 11))
+    assert 'class="few"' not in section.search(written(tmp_path, seldom))[0]
+
+
 def test_rows_of_other_ways_of_asking_have_a_table_of_their_own(tmp_path):
     lines = pages.every_kind()
     about = {"schema": 1, "task": "vqa", "dataset": "set", "language": "en", "dims": None, "heldout": None}

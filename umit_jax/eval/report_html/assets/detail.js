@@ -20,10 +20,15 @@ function showDetail() {
 }
 
 function stepButton(key, step) {
-  const button = make("button", { type: "button", text: word(key) });
-  button.disabled = chosen + step < 0 || chosen + step >= found.length;
+  const button = make("button", { type: "button", text: word(key), "data-step": step });
+  allow(button);
   button.addEventListener("click", () => { choose(chosen + step); list.focus({ preventScroll: true }); });
   return button;
+}
+
+function allow(button) {
+  const to = chosen + Number(button.dataset.step);
+  button.disabled = to < 0 || to >= found.length;
 }
 
 function pictureSide(d) {

@@ -72,6 +72,7 @@ function filter() {
   }
   chosen = found.indexOf(before);
   redraw();
+  for (const button of document.querySelectorAll("[data-step]")) allow(button); // of the example that stays open
   document.getElementById("found").textContent = found.length || !COUNT ? word("found", { n: found.length.toLocaleString("en"), all: COUNT.toLocaleString("en") }) : word("nothing_found");
 }
 

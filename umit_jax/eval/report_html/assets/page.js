@@ -26,9 +26,16 @@ control("search").addEventListener("input", () => { clearTimeout(waiting); waiti
 list.addEventListener("scroll", drawRows, { passive: true });
 new ResizeObserver(drawRows).observe(list);
 
+// From elsewhere on the page the example would be chosen out of sight.
+function step(by) {
+  choose(chosen + by);
+  const { top, bottom } = article.getBoundingClientRect();
+  if (top > innerHeight / 2 || bottom < innerHeight / 4) article.scrollIntoView({ block: "start" });
+}
+
 const KEYS = {
-  j: () => choose(chosen + 1),
-  k: () => choose(chosen - 1),
+  j: () => step(1),
+  k: () => step(-1),
   "/": () => control("search").focus(),
   "?": () => help.showModal(),
   ArrowLeft: () => volumes.forEach((move) => move(-1)),
