@@ -12,6 +12,7 @@ from umit_jax.infer import generate as generate_module
 from umit_jax.infer.generate import Rules, generate
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import bind, init_params
+from umit_jax.parallel.mesh import batch_sharding, make_mesh, replicated
 
 CONFIG = ModelConfig.from_dict(SIZES["tiny"])
 NEW = 10
@@ -177,6 +178,22 @@ def test_a_shape_is_compiled_once_and_the_cache_is_updated_in_place():
     assert compiled.memory_analysis().alias_size_in_bytes >= cache_bytes
     generate_module.decode(CONFIG, params(), state, *rest, compute_dtype="float32")
     assert keys.is_deleted()
+
+
+def test_on_a_mesh_each_device_holds_its_rows_and_heads_of_the_cache_to_the_end():
+    mesh = make_mesh({"data": 2, "tensor": 2}, jax.devices()[:4])
+    batch = jax.device_put(prompts([6, 12, 9, 4], 16), batch_sharding(mesh))
+    everywhere = jax.device_put(params(), replicated(mesh))
+    rules = Rules(np.full(4, 3, np.int32), np.array([-1], np.int32), np.zeros((4, 2), np.uint32))
+    how = {"compute_dtype": "float32", "mesh": mesh}
+    state, end = generate_module.prefill(
+        CONFIG, everywhere, batch, rules, max_new_tokens=3, attention="blockwise", **how
+    )
+    for _ in range(2):
+        for array in jax.tree.leaves(state.cache.layers):
+            rows, heads, *rest = array.shape
+            assert {shard.data.shape for shard in array.addressable_shards} == {(rows // 2, heads // 2, *rest)}
+        state = generate_module.decode(CONFIG, everywhere, state, end, rules, np.int32(3), np.zeros(4, bool), **how)
 
 
 def test_packed_rows_and_no_new_tokens_are_refused():
