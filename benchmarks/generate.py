@@ -124,9 +124,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--examples", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--rows", type=int, default=32, help="most of a batch on both sides; `umit eval` has 32"
-    )
+    parser.add_argument("--rows", type=int, default=32, help="most of a batch on both sides; `umit eval` has 32")
     args = parser.parse_args()
 
     model = torch_model(args.size)
