@@ -1,5 +1,6 @@
 """The host's side of training, measured: row plan at scale, fill on the paper's mixture, throughput, growth.
 
+    python benchmarks/input.py                           all of these, one after the other
     python benchmarks/input.py plan                      planning time and memory for three million samples, and fill
     python benchmarks/input.py throughput [--mode L]     images per CPU-second against a torch DataLoader
     python benchmarks/input.py growth [--images 200]     the same with workers and with ten times the images; memory
@@ -25,7 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-ROW_TOKENS, ROW_PATCHES = 4096, 8192  # of configs/common.py
+ROW_TOKENS, ROW_PATCHES = 4096, 14336  # of configs/umit.py
 
 # (name, samples, vision tokens: fixed or (low, high), text tokens (mean, standard deviation)).
 STAGE1 = (
@@ -191,9 +192,19 @@ def growth(args: argparse.Namespace) -> dict:
     return out
 
 
+def everything(args: argparse.Namespace) -> dict:
+    """Each in a process of its own, because peaks of memory are those of a process."""
+    out = {}
+    for name in ("plan", "throughput", "growth"):
+        done = subprocess.run([sys.executable, __file__, name], check=True, stdout=subprocess.PIPE, text=True)
+        out[name] = json.loads(done.stdout)
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.set_defaults(run=everything)
+    commands = parser.add_subparsers(dest="command")
     planned = commands.add_parser("plan")
     planned.add_argument("--row-patches", type=int, default=ROW_PATCHES)
     planned.set_defaults(run=plan)

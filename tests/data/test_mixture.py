@@ -108,6 +108,24 @@ def test_any_number_of_hosts_makes_the_same_global_batches(sources, tokenizer, h
         assert info.sample_ids == tuple(itertools.chain(*(part[step][1].sample_ids for part in parts)))
 
 
+def test_no_sample_is_lost_or_repeated_where_the_number_of_hosts_changes_within_an_epoch(sources, tokenizer):
+    """1, then 2, then 4 hosts and then 1, each going on where those before stopped."""
+
+    def stream(host=0, hosts=1):
+        whole = dict.fromkeys(sources, 1.0)
+        return make_stream(settings(), whole, tokenizer, PROCESSING, process_index=host, process_count=hosts)
+
+    alone = stream()
+    steps = math.ceil(alone.steps_per_epoch / 4)
+    rows: list[tuple[str, ...]] = []
+    for turn, hosts in enumerate((1, 2, 4, 1)):
+        parts = [take(stream(host, hosts), steps, turn * steps) for host in range(hosts)]
+        rows += [row for of_a_step in zip(*parts, strict=True) for _, info in of_a_step for row in info.sample_ids]
+    assert rows == [row for _, info in take(alone, 4 * steps) for row in info.sample_ids]
+    seen = collections.Counter(itertools.chain.from_iterable(rows[: alone.rows_per_epoch]))
+    assert seen == dict.fromkeys([f"first/{i}" for i in range(40)] + [f"second/{i}" for i in range(24)], 1)
+
+
 def test_a_stream_goes_on_from_any_step_also_beyond_an_epoch(sources, tokenizer, tmp_path):
     stream = make_stream(settings(), sources, tokenizer, PROCESSING)
     assert stream.steps_per_epoch < 15

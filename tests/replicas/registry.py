@@ -14,6 +14,7 @@ from tests.replicas import (
     m3d_seg,
     m3d_vqa,
     medmnist,
+    own_folders,
     path_vqa,
     peir_gross,
     pmc_oa,
@@ -24,6 +25,8 @@ from tests.replicas import (
 )
 
 REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "dicom_folder": own_folders.dicom,
+    "nifti_folder": own_folders.nifti,
     "medmnist": medmnist.replica,
     "vqa_rad/original": vqa_rad.original,
     "vqa_rad/hub": vqa_rad.hub,

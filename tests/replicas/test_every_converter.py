@@ -156,7 +156,8 @@ def test_it_is_listed_and_takes_the_flags_that_the_catalogue_says(name, capsys):
     assert main(["prepare", "--list"]) == 0
     entry = catalogue()[_name(name)]
     listed = capsys.readouterr().out
-    for text in (f"{_name(name)}: {entry.what}", f"from: {entry.where}", f"licence: {entry.license}"):
+    expected = f"records expected: {entry.published}" if entry.published else ""
+    for text in (f"{_name(name)}: {entry.what}", f"from: {entry.where}", f"licence: {entry.license}", expected):
         assert text in listed
     parameters = inspect.signature(_module(name).converter).parameters
     if all(parameter.kind is not inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):

@@ -52,6 +52,7 @@ def test_samples_are_logged_in_order_when_asked_for(finished):
 def test_what_augmentation_did_is_in_every_line_and_its_sum_in_the_summary(finished):
     workdir, summary = finished
     assert [line["augmented"] for line in lines(workdir)] == [{"flip": {"done": 15, "not drawn": 1}}] * 6
+    assert [line["counts"] for line in lines(workdir)] == [{"toy": {"vqa": {"samples": 8}}}] * 6
     assert summary["augmented"] == {"flip": {"done": 90, "not drawn": 6}}
 
 
