@@ -49,6 +49,18 @@ def test_a_mesh_changes_no_byte_and_loses_no_question(work, alone, tmp_path, mes
 
 
 @pytest.mark.slow
+def test_a_stop_string_cuts_the_answers_that_hold_it_and_leaves_the_others(work, alone, tmp_path):
+    texts = [
+        json.loads(line)["text"] for line in (alone / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    held = {character: sum(character in text for text in texts) for text in texts for character in text.strip()}
+    stop = next(character for character, count in sorted(held.items()) if count < RECORDS and character.isalpha())
+    assert evaluate(work, tmp_path / "cut", **DRAWN, stop=(stop,))["n"] == RECORDS
+    lines = (tmp_path / "cut" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in lines] == [text.partition(stop)[0].strip() for text in texts]
+
+
+@pytest.mark.slow
 def test_two_processes_write_what_one_does(work, alone, tmp_path):
     _, config, file, _, checkpoint, _, _, _, *settings = arguments(
         work, tmp_path, **DRAWN, **{"mesh.data": 2, "mesh.fsdp": 1}
