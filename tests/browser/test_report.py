@@ -130,6 +130,18 @@ def test_layers_are_switched_off_and_on_by_key_and_by_box(page):
     page.press("p")
 
 
+def test_zoom_brings_what_is_drawn_to_the_middle(page):
+    open_example(page, 1)
+    middle = """(selector) => { const r = document.querySelector(selector).getBoundingClientRect();
+        return [r.x + r.width / 2, r.y + r.height / 2]; }"""
+    for _ in range(2):
+        page.press("z")
+        frame, mark = (page.run(f"({middle})({name!r})") for name in (".canvas", ".mark.truth"))
+        assert mark == pytest.approx(frame, abs=12)
+    page.press("z")
+    assert page.run("document.querySelector('.canvas').scrollLeft") == 0
+
+
 def test_search_looks_into_questions_answers_and_truths(page):
     page.press("/")
     assert page.run("document.activeElement.id") == "search"

@@ -15,7 +15,7 @@ function showDetail() {
   const shown = pictureSide(d);
   const split = make("div", { class: d.pictures.length ? "split" : "split alone" }, shown, textSide(d, column("language", i)));
   article.replaceChildren(bar, split, about);
-  for (const figure of figures) figure.redraw();
+  for (const figure of figures) { figure.redraw(); figure.zoom(); }
   history.replaceState(null, "", `#example-${n}`);
 }
 

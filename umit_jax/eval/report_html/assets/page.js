@@ -59,6 +59,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && at.id === "search") { at.value = ""; filter(); list.focus(); return; }
   if (event.key === "Enter" && at.id === "search") { event.preventDefault(); filter(); list.focus(); if (chosen < 0) choose(0); return; }
   if (typing && at.type !== "checkbox") return;
+  if (!volumes.length && ["ArrowLeft", "ArrowRight"].includes(event.key)) return; // they move a zoomed picture
   const action = (at === list && LIST_KEYS[event.key]) || KEYS[event.key];
   if (!action) return;
   event.preventDefault();

@@ -7,6 +7,20 @@ let volumes = []; // of the example in sight: functions that move the slice by a
 const lettersOf = (side) => (side === "truth" ? "T" : "A");
 const extent = (item) => item.box || [...item.point, ...item.point];
 
+// Of everything that is drawn, as shares of the picture's width and height; without any its own middle.
+function middle(items, w, h) {
+  const spans = [...items.truth, ...items.said].map(extent);
+  if (!spans.length) return [0.5, 0.5];
+  const share = (axis, size) => {
+    const ends = spans.flatMap((span) => [span[axis], span[span.length / 2 + axis]]);
+    return (Math.min(...ends) + Math.max(...ends)) / 2 / size;
+  };
+  return [share(0, w), share(1, h)];
+}
+
+// Letters of Chinese are as wide as they are high.
+const widthOf = (text) => [...text].reduce((width, letter) => width + (letter > "\u2e7f" ? 1 : 0.62), 0);
+
 function cuts(item, slice, depth) {
   const span = extent(item), z = span.length / 2 - 1;
   if (item.point) return Math.min(Math.max(Math.floor(span[z]), 0), depth - 1) === slice;
@@ -36,7 +50,7 @@ function drawItems(svg, overlay, picture, items, slice) {
       const above = side === "truth" ? drawn.top - 4 * unit : drawn.bottom + size;
       const y = Math.min(Math.max(above, size), picture.view[1] - 3 * unit);
       const text = `${lettersOf(side)} ${item.label}`;
-      const x = Math.min(Math.max(drawn.x, 2 * unit), Math.max(picture.view[0] - 0.62 * size * text.length, 2 * unit));
+      const x = Math.min(Math.max(drawn.x, 2 * unit), Math.max(picture.view[0] - size * widthOf(text), 2 * unit));
       drawn.group.append(make("text", { class: `tagged ${side}`, x, y, "font-size": size, text }));
       overlay.append(drawn.group);
     }
@@ -85,7 +99,12 @@ function showPicture(picture, items, name) {
   }
   new ResizeObserver(() => drawItems(svg, overlay, picture, items, slice)).observe(svg);
   figure.redraw = () => show(slice);
-  figure.zoom = () => { canvas.className = `canvas z${zoom}`; };
+  figure.zoom = () => {
+    canvas.className = `canvas z${zoom}`;
+    const [x, y] = middle(items, w, h);
+    canvas.scrollLeft = x * canvas.scrollWidth - canvas.clientWidth / 2;
+    canvas.scrollTop = y * canvas.scrollHeight - canvas.clientHeight / 2;
+  };
   show(slice);
   return figure;
 }
