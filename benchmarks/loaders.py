@@ -99,6 +99,7 @@ def measure(start: Callable[[int], Iterator[int]], workers: int, images: int) ->
     next(warm)
     warm.close()  # type: ignore[attr-defined]
     batches = start(workers)
+    _settle()
     if workers:
         next(batches)
     began, wall, seen = cpu_seconds(), time.perf_counter(), 0
@@ -108,6 +109,14 @@ def measure(start: Callable[[int], Iterator[int]], workers: int, images: int) ->
     peak_mb = sum(_peak_mb(process) for process in [psutil.Process(), *psutil.Process().children(recursive=True)])
     batches.close()  # type: ignore[attr-defined]
     return taken | {"peak_mb": peak_mb}
+
+
+def _settle() -> None:
+    """Returns when nothing is under way: a loader that reads ahead ends its row after it is closed."""
+    before = -1.0
+    while cpu_seconds() > before:
+        before = cpu_seconds()
+        time.sleep(0.5)
 
 
 def _peak_mb(process: psutil.Process) -> float:
