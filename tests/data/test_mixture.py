@@ -144,13 +144,13 @@ def test_worker_processes_give_the_same_batches_in_a_process_that_uses_jax(sourc
 
 
 def test_a_small_memory_for_examples_changes_nothing(sources, tokenizer):
-    """The first 30 kB of examples are kept, the patches of the others are cut straight into their batches."""
-    sizes = 0, 30_000, 1 << 30
+    """The first 100 kB of examples are kept, the patches of the others are cut straight into their batches."""
+    sizes = 0, 100_000, 1 << 30
     none, some, every = (make_stream(settings(), sources, tokenizer, PROCESSING, cache_bytes=n) for n in sizes)
     batches = take(none, 20)  # beyond an epoch, so that examples come again
     assert_same(batches, take(some, 20))
     assert_same(batches, take(every, 20))
-    assert none._loader._bytes == 0 < some._loader._bytes <= 30_000 < every._loader._bytes
+    assert none._loader._bytes == 0 < some._loader._bytes <= 100_000 < every._loader._bytes
 
 
 def test_seeds_give_other_orders(sources, tokenizer):
