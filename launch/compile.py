@@ -4,6 +4,7 @@ The compiler is the real one, from the package libtpu; docs/pods.md holds what i
 """
 
 import argparse
+import ctypes
 import importlib.metadata
 import json
 import pathlib
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from umit_jax.aot.topology import Topology
     from umit_jax.model.config import ModelConfig
 
+_ARENA_MAX = -8  # of mallopt(3)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     config_file.add_argument(parser)
@@ -34,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    share_heap()
     from umit_jax.aot import report, topology
     from umit_jax.aot.compile import compile_step
 
@@ -58,6 +62,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if args.out is not None and programs["last"] is not None:
             (args.out / "step.hlo.txt").write_text(programs["last"], encoding="utf-8")
     return {**result, "config": json.loads(config.to_json_best_effort())}
+
+
+def share_heap() -> None:
+    """From here on all threads of this process allocate from one heap, where the C library is glibc. It gives each a heap
+    of its own otherwise, and what the compiler frees in one is of no use to the others."""
+    adjust = getattr(ctypes.CDLL(None), "mallopt", None)
+    if adjust is not None:
+        adjust(_ARENA_MAX, 1)
 
 
 def _search(
