@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def share_heap() -> None:
-    """From here on all threads of this process allocate from one heap, where the C library is glibc. It gives each a heap
-    of its own otherwise, and what the compiler frees in one is of no use to the others."""
+    """From here on all threads of this process allocate from one heap. glibc would give each its own, and what the
+    compiler frees in one is of no use to the others; of other C libraries nothing is known."""
     adjust = getattr(ctypes.CDLL(None), "mallopt", None)
     if adjust is not None:
         adjust(_ARENA_MAX, 1)

@@ -3,6 +3,10 @@
 import dataclasses
 import importlib.util
 import json
+import pathlib
+import platform
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -18,6 +22,7 @@ from umit_jax.aot.hlo_flops import flops
 from umit_jax.parallel.mesh import abstract_batch, make_mesh
 from umit_jax.train.program import build
 
+ROOT = pathlib.Path(__file__).parents[2]
 ROWS, TOKENS, PATCHES = 8, 32, 16
 SETTINGS = [f"--config.{key}" for key in ("model=tiny", "data.rows=4", "data.row_tokens=256", "data.row_patches=256")]
 
@@ -83,6 +88,33 @@ def test_without_the_compiler_one_line_says_what_to_install(monkeypatch, capsys)
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "pip install 'jax[tpu]'" in line
     assert line.startswith("umit compile: --topology v5e:2x2:")
+
+
+HEAPS = """
+import ctypes, sys, threading
+from launch.compile import share_heap
+if sys.argv[1] == "shared":
+    share_heap()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+all_have = threading.Barrier(4)
+threads = [threading.Thread(target=lambda: (libc.malloc(1000), all_have.wait())) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+file = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of other C libraries nothing is known")
+def test_all_threads_of_a_compilation_allocate_from_one_heap():
+    def heaps(how):
+        done = subprocess.run([sys.executable, "-c", HEAPS, how], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.count("<heap nr")
+
+    assert heaps("apart") > 1
+    assert heaps("shared") == 1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install 'jax[tpu]'")
