@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.interpreters.partial_eval import dce_jaxpr
 
+from umit_jax.model.param import REMAT
 from umit_jax.ops import attention as module
 from umit_jax.ops.attention import IMPLEMENTATIONS, KERNELS
 from umit_jax.ops.blockwise import blockwise_attention
@@ -129,3 +131,19 @@ def test_what_cannot_be_computed_rightly_is_refused():
         attention(q[:, :5], k, v, q_segments=segments[:, :5], k_segments=segments, causal=True)
     with pytest.raises(ValueError, match="4 heads for 3 kv heads"):
         attention(q.repeat(2, 2), k[:, :, :1].repeat(3, 2), v, q_segments=segments, k_segments=segments, causal=True)
+
+
+def test_splash_runs_forward_again_only_where_its_output_was_not_kept():
+    q, k, v, _ = arrays(2, 1, 8, 128)
+    segments = np.ones((3, 128), np.int32)
+    options = {"q_segments": segments, "k_segments": segments, "causal": True, "implementation": "splash"}
+
+    def layer(q):
+        return jnp.sum(module.attention(jnp.sin(q), k, v, **options) ** 2)
+
+    def kernels(remat):
+        program = jax.make_jaxpr(jax.value_and_grad(jax.checkpoint(layer, policy=REMAT[remat])))(q).jaxpr
+        needed, _ = dce_jaxpr(program, [True] * len(program.outvars))
+        return str(needed).count("pallas_call[")
+
+    assert kernels("full") == kernels("attention") + 1
