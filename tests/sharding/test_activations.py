@@ -10,6 +10,7 @@ from umit_jax.aot.collectives import collectives
 from umit_jax.aot.hlo import Module
 from umit_jax.parallel.activations import lookup
 from umit_jax.parallel.mesh import AXES, BATCH, make_mesh
+from umit_jax.parallel.mesh import WIDTH as WIDTH_AXES
 
 ROWS_OF_BATCH, WIDTH = 8, 16
 
@@ -61,11 +62,12 @@ def test_bfloat16_vectors_add_up_to_a_float32_gradient():
     np.testing.assert_allclose(grad, plain_grad, atol=1e-5)
 
 
-def test_with_a_data_axis_no_device_sees_more_than_its_part_of_the_gradient():
+@pytest.mark.parametrize("axes", [{"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 2, "context": 2, "tensor": 2}])
+def test_no_device_sees_more_than_its_part_of_the_gradient(axes):
     vocab = 1024  # so large that its parts cannot be mistaken for activations
     table, tokens, probe = inputs(vocab, 12)
-    mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
-    placed = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
+    mesh = make_mesh(axes)
+    placed = NamedSharding(mesh, PartitionSpec("tensor", WIDTH_AXES))
     grad = jax.grad(lambda table, tokens: jnp.sum(lookup(mesh, table, tokens, jnp.float32) * probe))
     step = jax.jit(grad, in_shardings=(placed, NamedSharding(mesh, BATCH)), out_shardings=placed)
     text = step.lower(table, tokens).compile().as_text()
