@@ -115,6 +115,6 @@ def _model_config(config: ml_collections.ConfigDict) -> "ModelConfig":
         from data_pipelines.tokenizer import load_tokenizer
 
         return sizes.model_config(
-            config.model, load_tokenizer(pathlib.Path(config.tokenizer)), **config.model_overrides
+            config.model, load_tokenizer(pathlib.Path(config.tokenizer)), **config.model_overrides.to_dict()
         )
-    return sizes.published(config.model, **config.model_overrides)
+    return sizes.published(config.model, **config.model_overrides.to_dict())

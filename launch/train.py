@@ -156,7 +156,7 @@ def _write_model_dir(
             write_json(aside / "config.json", model_config.to_hf())
         else:
             tokenizer = load_tokenizer(aside)
-            model_config = sizes.model_config(config.model, tokenizer, **config.model_overrides)
+            model_config = sizes.model_config(config.model, tokenizer, **config.model_overrides.to_dict())
             write_json(aside / "config.json", model_config.to_hf())
         data = config.data
         processing = Processing(

@@ -12,7 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from configs import stage2_instruct
 from launch.cli import main
+from launch.compile import _model_config
 from tests.train.toy import FROZEN_TOWER, MODEL, toy_config
 from umit_jax.aot import topology
 from umit_jax.aot.compile import needed_bytes
@@ -88,6 +90,14 @@ def test_without_the_compiler_one_line_says_what_to_install(monkeypatch, capsys)
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "pip install 'jax[tpu]'" in line
     assert line.startswith("umit compile: --topology v5e:2x2:")
+
+
+def test_a_config_changes_single_numbers_of_a_published_size():
+    config = stage2_instruct.get_config("2b@v5e-16")
+    with config.unlocked():
+        config.model_overrides.text = {"layers": 14}
+    text = _model_config(config).text
+    assert (text.layers, text.width) == (14, 1536)
 
 
 HEAPS = """
