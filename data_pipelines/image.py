@@ -244,13 +244,13 @@ def media_patches(
     else:
         shown_THWC = show(index, [pixels(frame) for frame in frames], size_wh)
         planes_TC = [[frame[..., c] for c in range(3)] for frame in shown_THWC]
-    if out_PC is None:
-        out_PC = np.empty((sum(math.prod(span.grid) for span in spans), processing.patch_values), np.uint8)
+    count = sum(math.prod(span.grid) for span in spans)
+    room_PC = np.empty((count, processing.patch_values), np.uint8) if out_PC is None else out_PC
     first = 0
     for span in spans:
-        own_PC = out_PC[first : first + math.prod(span.grid)]
+        own_PC = room_PC[first : first + math.prod(span.grid)]
         _cut(planes_TC[span.frames.start : span.frames.stop], span.grid, processing, own_PC)
         if processing.window is not None:
             own_PC[:] = in_order(own_PC, window_order(span.grid, processing.window, processing.merge))
         first += len(own_PC)
-    return out_PC
+    return room_PC

@@ -47,8 +47,7 @@ def splash_attention(
     return _zero_padding(out_BNSH.swapaxes(1, 2)[:, :queries, :, :head_dim], q_segments)
 
 
-@jax.custom_vjp
-def _together(
+def _over_rows(
     q: jax.Array, k: jax.Array, v: jax.Array, segments: splash.SegmentIds, kernel: Callable[..., jax.Array]
 ) -> jax.Array:
     """The kernel over the rows of a batch. What the backward pass needs of its forward pass is there before anything
@@ -66,6 +65,7 @@ def _forward(
     return jax.lax.optimization_barrier(jax.vjp(attend, q, k, v))
 
 
+_together = jax.custom_vjp(_over_rows)
 _together.defvjp(_forward, lambda back, d_BNSH: (*back(d_BNSH), None, None))
 
 
