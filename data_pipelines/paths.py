@@ -6,6 +6,7 @@ sense there. pathlib alone would turn gs://b/x into gs:/b/x without a word.
 
 import importlib.util
 import io
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -28,6 +29,8 @@ def as_path(path: Any) -> Path:
         raise PathError(f"{path}: expected a path on this machine or gs://BUCKET/..., found {scheme}://")
     if importlib.util.find_spec("gcsfs") is None:
         raise PathError(f"{path}: gs:// needs gcsfs: pip install 'umit_jax[gcs]'")
+    for name in ("gcsfs", "fsspec"):  # they log the traceback of what they also raise, and each cache they open
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     from etils import epath
 
     return epath.Path(path)  # type: ignore[return-value]

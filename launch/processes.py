@@ -9,6 +9,7 @@
 Processes that fail to find each other would each train a model of their own into one workdir: hence the count.
 """
 
+import multiprocessing
 import os
 import pathlib
 import sys
@@ -47,15 +48,16 @@ def join() -> None:
 
 
 def leave(status: int) -> None:
-    """Ends a process that failed, where it is one of several: the others may be waiting for it in a collective, and an
-    ordinary exit would wait for them."""
+    """Ends a process that failed. An ordinary exit would wait for its other threads: those of a save that cannot end,
+    because the bucket is gone, and those of a collective in which the other processes of a run wait for this one."""
     import jax
 
-    if not jax.distributed.is_initialized():
-        return
-    waiting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-    waiting.start()
-    waiting.join(_LEAVE_SECONDS)
+    if jax.distributed.is_initialized():
+        waiting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        waiting.start()
+        waiting.join(_LEAVE_SECONDS)
+    for child in multiprocessing.active_children():
+        child.terminate()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -2,13 +2,19 @@
 
 import importlib.util
 import json
+import os
 import pathlib
+import re
+import subprocess
+import sys
+import time
+import urllib.request
 
 import pytest
 
 from data_pipelines.paths import PathError, as_path, is_remote
 from launch import cli
-from tests.launch.conftest import CONFIGS, train_arguments, umit
+from tests.launch.conftest import CONFIGS, ROOT, train_arguments, umit
 from tests.launch.gcs import BUCKET, emulator
 
 S3 = "s3://b/x: Orbax cannot write checkpoints to S3, nor ArrayRecord read it: use gs:// or a mount"
@@ -91,3 +97,34 @@ def test_a_bucket_that_is_gone_is_tried_again_and_then_named(shards, monkeypatch
         assert done.returncode in (1, 2)
         assert "no-such-bucket" in done.stderr.strip().splitlines()[-1]
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_whose_bucket_vanishes_tries_again_says_so_and_ends(shards, tmp_path):
+    with emulator() as environment, (tmp_path / "stderr").open("w") as stderr:
+        arguments = train_arguments("stage1", shards, f"gs://{BUCKET}/run", 10_000)
+        command = [sys.executable, "-m", "launch", *map(str, arguments), "--config.save_patience=2"]
+        variables = {**os.environ, **environment, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.DEVNULL, stderr=stderr)
+        try:
+            wait_for_a_checkpoint(
+                f"{environment['STORAGE_EMULATOR_HOST']}/storage/v1/b/{BUCKET}/o?prefix=run/checkpoints/"
+            )
+            environment.kill()
+            assert process.wait(timeout=400) == 1
+        finally:
+            process.kill()
+    said = (tmp_path / "stderr").read_text()
+    assert "trying again in 1 s" in said
+    assert re.search(rf"gs://{BUCKET}/run/.*not (written|saved)", said.strip().splitlines()[-1])
+    assert "Traceback" not in said
+
+
+def wait_for_a_checkpoint(listing: str, seconds: float = 200.0) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        with urllib.request.urlopen(listing) as found:
+            if b"commit_success.txt" in found.read():
+                return
+        assert time.monotonic() < end
+        time.sleep(0.2)

@@ -1,9 +1,21 @@
 """Which processes join which others; how they then train together is in tests/sharding."""
 
+import subprocess
+import sys
+
 import pytest
 
 from launch import processes
 from launch.processes import ProcessError
+from tests.launch.conftest import ROOT
+
+STUCK = """
+import sys, threading, jax
+from launch import cli
+threading.Thread(target=threading.Event().wait).start()  # as a save whose bucket is gone
+sys.argv[1:] = ["inspect", "nothing/here"]
+cli.entry()
+"""
 
 
 @pytest.fixture
@@ -49,3 +61,9 @@ def test_a_slurm_step_of_several_tasks_is_left_to_jax_to_detect(environment):
 def test_processes_that_would_each_train_alone_are_refused(environment, variables, said):
     with pytest.raises(ProcessError, match=said):
         environment(**variables)
+
+
+def test_a_process_that_failed_waits_for_no_thread():
+    done = subprocess.run([sys.executable, "-c", STUCK], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "nothing/here" in done.stderr.strip().splitlines()[-1]

@@ -12,10 +12,9 @@ from umit_jax.train.loop import train
 from umit_jax.train.preemption import Preempted
 
 
-def run(workdir, stream=ToyStream, patience=60.0, **settings):
+def run(workdir, **settings):
     mesh = make_mesh({}, jax.devices()[:1])
-    config = toy_config(log_samples=True, keep=2, save_patience=patience)
-    return train(config, MODEL, stream(**settings), workdir, mesh)
+    return train(toy_config(log_samples=True, keep=2), MODEL, ToyStream(**settings), workdir, mesh)
 
 
 @pytest.mark.slow
@@ -34,21 +33,3 @@ def test_a_run_in_a_bucket_stops_and_goes_on_as_one_on_this_machine(tmp_path, mo
         run(tmp_path, nan_at=5)
         assert without_time(workdir) == without_time(tmp_path)
         assert any("tfevents" in path.name for path in (workdir / "tensorboard").iterdir())
-
-
-@pytest.mark.slow
-def test_a_bucket_that_vanishes_is_tried_again_and_then_named(monkeypatch, caplog):
-    with emulator() as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-
-        class Vanishing(ToyStream):
-            def batches(self, start_step):
-                for number, batch in enumerate(super().batches(start_step), start_step + 1):
-                    if number == 5:
-                        environment.kill()
-                    yield batch
-
-        with pytest.raises(OSError, match=f"gs://{BUCKET}/run/(metrics.jsonl|checkpoints/6): .*not (written|saved)"):
-            run(as_path(f"gs://{BUCKET}/run"), Vanishing, patience=2.0)
-        assert "trying again in 1 s" in caplog.text
