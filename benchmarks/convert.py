@@ -4,13 +4,13 @@
 
 Writes a random bfloat16 checkpoint of Qwen2-VL-2B's shape (4.4 GB in shards of 1 GB) with the safetensors layout,
 tensor by tensor. Each repeat then runs, one after the other, `cp -r` of it, `umit import` and `umit export`, each as a
-process of its own on the same file system. All three read what lies in the page cache and leave there what they wrote
-(none calls fsync; what the one before wrote is on disk before the next starts). A virtual machine gives memory that it
-does not use back to its host, and to get it again costs more than to copy into it: so before each of them its input is
-read, and as much free memory as it will fill is written once. That lasts about two seconds, which is all that `cp`
-needs, and so still favours it. Times include starting Python and importing JAX. Peak memory and CPU-seconds are what
-the kernel says of the process. In the end the exported tensors are compared with the original ones bit by bit, and
-everything written is removed.
+process of its own on the same file system. All three read what lies in the page cache; `cp` leaves there what it wrote
+and does not wait for the disk (what the one before wrote is on disk before the next starts), import and export write
+past it (umit_jax/newfile.py). A virtual machine gives memory that it does not use back to its host, and to get it again
+costs more than to copy into it: so before each of them its input is read, and as much free memory as it will fill is
+written once. That lasts about two seconds, which is all that `cp` needs, and so favours it. Times include starting
+Python and importing JAX. Peak memory and CPU-seconds are what the kernel says of the process. In the end the exported
+tensors are compared with the original ones bit by bit, and everything written is removed.
 """
 
 import argparse

@@ -7,6 +7,7 @@ same thread, while another one does the same with the next piece.
 
 import functools
 import math
+import mmap
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -17,7 +18,6 @@ import numpy as np
 
 THREADS = min(4, os.cpu_count() or 1)
 _BYTES = 1 << 25  # of a piece, where rows are not larger
-_SLICE = 1 << 16  # bytes written at once: more take the large pages of the page cache, which are seldom ready
 _own = threading.local()
 
 
@@ -49,18 +49,12 @@ def rows_of(count: int, step: int) -> list[slice]:
 
 
 def scratch(use: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array of this thread with anything in it. The next one for the same use lies in the same memory."""
+    """An array of this thread with anything in it, from the beginning of a page on. The next one for the same use lies
+    in the same memory."""
     held = vars(_own).setdefault("held", {})
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
     if use not in held or len(held[use]) < nbytes:
         held.pop(use, None)  # gone before the larger one comes
-        held[use] = np.empty(nbytes, np.uint8)
+        room = np.empty(nbytes + mmap.PAGESIZE, np.uint8)
+        held[use] = room[-room.ctypes.data % mmap.PAGESIZE :]
     return held[use][:nbytes].view(dtype).reshape(shape)
-
-
-def write_at(file: int, offset: int, values: np.ndarray | bytes) -> None:
-    """The bytes of an array, which lie in a row, from a place of an open file on."""
-    data = memoryview(values) if isinstance(values, bytes) else values.reshape(-1).view(np.uint8).data
-    done = 0
-    while done < len(data):
-        done += os.pwrite(file, data[done : done + _SLICE], offset + done)

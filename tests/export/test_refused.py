@@ -329,7 +329,7 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it ignored
 from launch import cli
 from umit_jax.convert import tensorfile
-look, write = tensorfile.Stored.map, tensorfile.write_at
+look, write = tensorfile.Stored.map, tensorfile.NewFile.write
 def slow_map(self):
     print("reading", flush=True)
     time.sleep(0.5)
@@ -338,7 +338,7 @@ def slow_write(*args):
     print("writing", flush=True)
     time.sleep(0.5)
     write(*args)
-tensorfile.Stored.map, tensorfile.write_at = slow_map, slow_write
+tensorfile.Stored.map, tensorfile.NewFile.write = slow_map, slow_write
 sys.exit(cli.main(sys.argv[1:]))
 """
 

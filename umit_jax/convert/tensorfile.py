@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from umit_jax.pieces import write_at
+from umit_jax.newfile import NewFile
 
 DTYPES = {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LARGEST_HEADER = 100_000_000  # the format's own limit
+ALIGNED = 4096  # where the tensors begin: a multiple of the pages they are mapped by, and of a disk's blocks
 
 
 class CheckpointError(ValueError):
@@ -146,7 +147,7 @@ def new_file(path: Path, specs: Sequence[Spec]) -> Iterator[Put]:
         entries[spec.name] = {"dtype": NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": offsets}
         begin = offsets[1]
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)
+    header += b" " * (-(8 + len(header)) % ALIGNED)
     places = {spec.name: (8 + len(header) + entries[spec.name]["data_offsets"][0], spec) for spec in specs}
     left = begin
 
@@ -155,13 +156,13 @@ def new_file(path: Path, specs: Sequence[Spec]) -> Iterator[Put]:
         offset, spec = places[name]
         assert values.dtype == spec.dtype, (spec, values.dtype)
         assert at + values.nbytes <= spec.nbytes, (spec, values.shape, at)
-        write_at(file.fileno(), offset + at, np.ascontiguousarray(values))
+        file.write(offset + at, np.ascontiguousarray(values))
         with lock:
             left -= values.nbytes
 
     lock = threading.Lock()
-    with path.open("wb", buffering=0) as file:
-        write_at(file.fileno(), 0, len(header).to_bytes(8, "little") + header)
+    with NewFile(path) as file:
+        file.write(0, len(header).to_bytes(8, "little") + header)
         yield put
     assert left == 0, f"{path}: {left} bytes were not written"
 

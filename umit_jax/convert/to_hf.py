@@ -9,6 +9,7 @@ where that loses nothing, so that an import that was not trained leaves as it ca
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -21,7 +22,7 @@ from umit_jax.convert.aside import whole_directory
 from umit_jax.convert.from_hf import flat
 from umit_jax.convert.keymap import Tensor, tensors, to_hf
 from umit_jax.convert.processor import write_companions, write_json
-from umit_jax.convert.tensorfile import Put, Spec, new_file
+from umit_jax.convert.tensorfile import ALIGNED, Put, Spec, new_file
 from umit_jax.convert.weights import INDEX
 from umit_jax.model.config import ModelConfig
 from umit_jax.pieces import for_each, rows_at_once, rows_of, scratch
@@ -187,8 +188,7 @@ def _turned(tensor: Tensor, value: np.ndarray) -> np.ndarray:
 def _shards(
     config: ModelConfig, dtypes: dict[str, np.dtype], copies: Mapping[str, str], shard_bytes: int
 ) -> Iterator[list[tuple[Spec, Tensor]]]:
-    """Tensors in order, cut where the next would exceed shard_bytes; in a file the wider dtypes first, so that each
-    tensor lies at a multiple of its width."""
+    """Tensors in order, cut where the next would exceed shard_bytes."""
     shard: list[tuple[Spec, Tensor]] = []
     size = 0
     copied = {original: copy for copy, original in copies.items()}
@@ -206,4 +206,6 @@ def _shards(
 
 
 def _aligned(shard: list[tuple[Spec, Tensor]]) -> list[tuple[Spec, Tensor]]:
-    return sorted(shard, key=lambda item: -item[0].dtype.itemsize)
+    """Those first whose size is a multiple of more bytes, up to ALIGNED: so each begins at a multiple of its width, and
+    the large ones at one of ALIGNED."""
+    return sorted(shard, key=lambda item: -math.gcd(item[0].nbytes, ALIGNED))

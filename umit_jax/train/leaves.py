@@ -19,7 +19,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.lora import ADAPTER, merge_kernel, plan, trainable
 from umit_jax.model.param import abstract_params
-from umit_jax.pieces import for_each, rows_at_once, rows_of, scratch, write_at
+from umit_jax.newfile import NewFile
+from umit_jax.pieces import for_each, rows_at_once, rows_of, scratch
 from umit_jax.train.checkpoint import CheckpointError, check_same, read_data, reading, saved_parameters, saving, seal
 from umit_jax.train.weights import check_base, lora_of
 from umit_jax.train.workdir import absolute, noted
@@ -116,8 +117,8 @@ def _write_chunk(path: pathlib.Path, values: np.ndarray, chunk: Sequence[int]) -
         whole[tuple(map(slice, values.shape))] = values
         values = whole
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb", buffering=0) as file:
-        write_at(file.fileno(), 0, np.ascontiguousarray(values))
+    with NewFile(path) as file:
+        file.write(0, np.ascontiguousarray(values))
 
 
 def save_leaves(workdir: pathlib.Path, leaves: Mapping[str, Readable]) -> None:
