@@ -52,6 +52,7 @@ def blocks(text):
         ("[50,51]", points_target(MM, [("a", [50, 50])]), "landmark", "right", 2),
         ("[50,53]", points_target(MM, [("a", [50, 50])]), "landmark", "wrong", 6),
         ("[50,50]", points_target(NO_SPACING, [("a", [50, 50])]), "landmark", "unjudged", None),
+        ("somewhere", points_target(MM, [("a", [50, 50])]), "landmark", "unreadable", None),
         ("the left lung", text_target("left lung"), "vqa", "right", 1),
         ("lung", text_target("left lung"), "vqa", "wrong", pytest.approx(2 / 3)),
         ("lung", text_target("left lung"), "report", "unjudged", pytest.approx(2 / 3)),

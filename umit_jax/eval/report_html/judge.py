@@ -3,7 +3,7 @@
 | truth          | right where the question scores 1 in | measured by                       |
 | options        | closed_accuracy                      | nothing else                      |
 | boxes          | acc_at_0.5 (every box, none spare)   | mean_iou                          |
-| points         | sdr_4mm (unknown spacing: not judged) | mre_mm                           |
+| points         | sdr_4mm (unknown spacing: not judged) | mre_mm_parsed                    |
 | text of VQA    | exact_match                          | token_f1                          |
 | other text     | not judged                           | token_f1                          |
 
@@ -45,7 +45,7 @@ class Judged:
 _JUDGES = {
     "options": (vqa.closed, "closed_accuracy", ""),
     "boxes": (detect.detection, "acc_at_0.5", "mean_iou"),
-    "points": (landmark.landmarks, "sdr_4mm", "mre_mm"),
+    "points": (landmark.landmarks, "sdr_4mm", "mre_mm_parsed"),
     "answer": (vqa.open_ended, "exact_match", "token_f1"),
     "text": (vqa.open_ended, "", "token_f1"),
 }

@@ -51,7 +51,7 @@ function fillFilters() {
 function badness(i) {
   const verdict = { unreadable: 0, wrong: 1, unjudged: 2, right: 3 }[column("verdict", i)];
   const value = COLUMNS.value[i];
-  return [verdict, value === null ? 0 : column("measure", i).endsWith("_mm") ? -value : value];
+  return [verdict, value === null ? 0 : column("measure", i).startsWith("mre_mm") ? -value : value];
 }
 
 function filter() {
