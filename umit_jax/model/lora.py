@@ -169,7 +169,7 @@ class AdaptedLinear(Linear):
 
     def __init__(self, base: Linear, adapter: Adapter | None, quantised: str | None):
         layout = _layout(base)
-        self.inputs, self.outputs, self.bias = base.inputs, base.outputs, base.bias
+        self.inputs, self.outputs, self.columns, self.bias = base.inputs, base.outputs, base.columns, base.bias
         self.quantised, self.scale = quantised, adapter.scale if adapter else 0.0
         kernel, axes = base.kernel.get_value(), base.kernel.get_metadata()["logical_axes"]
         if quantised is None:
@@ -187,15 +187,15 @@ class AdaptedLinear(Linear):
 
     def product(self, x_TI: jax.Array) -> jax.Array:
         if self.quantised is None:
-            y_TO = super().product(x_TI)
+            y = super().product(x_TI)
         else:
             codes, scales = self.kernel_q.get_value(), self.kernel_scale.get_value()
-            y_TO = matmul(x_TI, codes, scales, self.quantised, self.inputs)
+            y = matmul(x_TI, codes, scales, self.quantised, self.inputs).reshape(-1, *self.columns)
         if not self.scale:
-            return y_TO
+            return y
         a, b = self.lora_a.get_value().astype(x_TI.dtype), self.lora_b.get_value().astype(x_TI.dtype)
         rank = b.shape[0]
-        return y_TO + (x_TI @ a.reshape(-1, rank)) @ b.reshape(rank, -1) * self.scale
+        return y + jnp.tensordot(x_TI @ a.reshape(-1, rank), b.reshape(rank, *self.columns), 1) * self.scale
 
 
 def adapt(model: nnx.Module, config: ModelConfig) -> nnx.Module:

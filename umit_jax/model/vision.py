@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from umit_jax.model.config import ModelConfig, VisionConfig, get_value, require
-from umit_jax.model.layers import POSITION_BIAS, LayerNorm, VisionMLP
+from umit_jax.model.layers import POSITION_BIAS, GatedMLP, LayerNorm, RMSNorm, VisionMLP
 from umit_jax.model.param import ANYWHERE, Linear, Place, scan_layers, stack
 from umit_jax.model.rope import Table, rotate, vision_table
 from umit_jax.ops.attention import Implementation, attention
@@ -70,7 +70,24 @@ class VisionAttention(nnx.Module):
         return self.proj(out_BPNH)
 
 
-class VisionBlock(nnx.Module):
+class Block(nnx.Module):
+    """A layer of a tower of either family."""
+
+    norm1: LayerNorm | RMSNorm
+    attn: VisionAttention
+    norm2: LayerNorm | RMSNorm
+    mlp: VisionMLP | GatedMLP
+
+    def __call__(
+        self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: Implementation, place: Place
+    ) -> jax.Array:
+        # as in the decoder's layers; left to itself the compiler sends patches of all rows to the weights' parts
+        attended_BPE = self.attn(place.inside(self.norm1(x_BPE)), rope, segments_BP, implementation)
+        x_BPE = x_BPE + place.between(place.inside(attended_BPE))
+        return x_BPE + place.between(place.inside(self.mlp(place.inside(self.norm2(x_BPE)))))
+
+
+class VisionBlock(Block):
     def __init__(self, config: Qwen2VisionConfig):
         hidden = config.width * config.mlp_ratio
         depth = (2 * config.layers) ** -0.5  # keeps the residual stream's variance independent of depth at the start
@@ -78,12 +95,6 @@ class VisionBlock(nnx.Module):
         self.attn = VisionAttention(config, depth * config.width**-0.5)
         self.norm2 = LayerNorm(config.width)
         self.mlp = VisionMLP(config.width, hidden, depth * hidden**-0.5)
-
-    def __call__(
-        self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: Implementation
-    ) -> jax.Array:
-        x_BPE = x_BPE + self.attn(self.norm1(x_BPE), rope, segments_BP, implementation)
-        return x_BPE + self.mlp(self.norm2(x_BPE))
 
 
 class VisionTower(nnx.Module):
@@ -106,6 +117,6 @@ class VisionTower(nnx.Module):
         rope = vision_table(patch_hw_BP2, self.config)
 
         def block(layer: VisionBlock, x_BPE: jax.Array) -> tuple[jax.Array, None]:
-            return place.between(layer(x_BPE, rope, segments_BP, implementation)), None
+            return place.between(layer(x_BPE, rope, segments_BP, implementation, place)), None
 
         return scan_layers(block, self.blocks, place.between(self.patch_embed(pixels_BPC)), remat)[0]

@@ -21,7 +21,7 @@ from umit_jax.model.config import VisionConfig, get_value, require
 from umit_jax.model.layers import GatedMLP, RMSNorm
 from umit_jax.model.param import ANYWHERE, Linear, Place, scan_layers, stack
 from umit_jax.model.rope import VISION_THETA, Table, vision_table
-from umit_jax.model.vision import VisionAttention
+from umit_jax.model.vision import Block, VisionAttention
 from umit_jax.ops.attention import Implementation
 
 NORM_EPS = 1e-6  # of every norm of the tower; config.json has none
@@ -97,7 +97,7 @@ def window_segments(segments_BP: jax.Array, patch_hw_BP2: jax.Array, window: int
     return jnp.where(segments_BP > 0, segments_BP * _MOST_WINDOWS**2 + inside_BP, 0)
 
 
-class GatedVisionBlock(nnx.Module):
+class GatedVisionBlock(Block):
     def __init__(self, config: Qwen25VisionConfig):
         depth = (2 * config.layers) ** -0.5  # keeps the residual stream's variance independent of depth at the start
         self.norm1 = RMSNorm(config.width, NORM_EPS)
@@ -105,12 +105,6 @@ class GatedVisionBlock(nnx.Module):
         self.norm2 = RMSNorm(config.width, NORM_EPS)
         out_std = depth * config.mlp_size**-0.5
         self.mlp = GatedMLP(config.width, config.mlp_size, out_std, prefix="vision_", bias=True)
-
-    def __call__(
-        self, x_BPE: jax.Array, rope: Table, segments_BP: jax.Array, implementation: Implementation
-    ) -> jax.Array:
-        x_BPE = x_BPE + self.attn(self.norm1(x_BPE), rope, segments_BP, implementation)
-        return x_BPE + self.mlp(self.norm2(x_BPE))
 
 
 class WindowedVisionTower(nnx.Module):
@@ -138,7 +132,7 @@ class WindowedVisionTower(nnx.Module):
         def block(layer: GatedVisionBlock, carry: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
             x_BPE, number = carry
             seen_BP = jnp.where(full_L[number], segments_BP, windows_BP)
-            return (place.between(layer(x_BPE, rope, seen_BP, implementation)), number + 1), None
+            return (place.between(layer(x_BPE, rope, seen_BP, implementation, place)), number + 1), None
 
         start = place.between(self.patch_embed(pixels_BPC)), jnp.int32(0)
         return scan_layers(block, self.blocks, start, remat)[0][0]
