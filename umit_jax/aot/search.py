@@ -11,6 +11,7 @@ before. Best is the most tokens a second by the roofline of report.py, among wha
 
 import copy
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -49,6 +50,10 @@ def search(
     earlier = list(known)
     trials: list[Trial] = []
     hbm = topology.chip.hbm_bytes // topology.chip.devices
+    devices = topology.chips * topology.chip.devices
+    candidates = list(meshes(model_config, devices, topology.slices, config.mesh.context))
+    least = len(candidates) + len(REMAT)  # every mesh, every other remat policy, more rows once
+    ran: list[float] = []  # seconds of each compilation of this run
 
     def attempt(mesh: dict[str, int], remat: str, rows: int) -> Trial:
         choice = {"mesh": mesh, "remat": remat, "rows": rows}
@@ -58,16 +63,19 @@ def search(
         done = _same(earlier, choice)
         if done is None:
             changed = _changed(config, choice)
-            log.info("try %d: %s", len(trials) + 1, _shown(choice))
+            left = _left(ran, least - len(trials))
+            log.info("try %d of %d or more%s: %s", len(trials) + 1, least, left, _shown(choice))
+            started = time.monotonic()
             done = choice | (_hopeless(choice, trials, hbm) or _outcome(run, held, changed, hbm))
+            if not done["reason"]:
+                ran.append(time.monotonic() - started)
             report(done)
         trials.append(done)
         log.info("%s", as_line(done))
         return done
 
     shards = config.data.rows
-    devices = topology.chips * topology.chip.devices
-    for mesh in meshes(model_config, devices, topology.slices, config.mesh.context):
+    for mesh in candidates:
         attempt(mesh, "full", max(shards, mesh["data"] * mesh["fsdp"]))
     best = _best(trials)
     if best is None:
@@ -99,6 +107,11 @@ def as_line(trial: Trial) -> str:
     if not trial["fits"]:
         return f"{head}: does not fit: {trial['peak_bytes'] / 2**30:.2f} GiB"
     return f"{head}: {trial['peak_bytes'] / 2**30:.2f} GiB, {trial['tokens_per_second']:.4g} tokens a second at most"
+
+
+def _left(ran: list[float], trials: int) -> str:
+    """How long so many trials take, if they take as long as those before."""
+    return f", {sum(ran) / len(ran) * max(trials, 1) / 60:.1f} minutes left" if ran else ""
 
 
 def _shown(choice: Choice) -> str:

@@ -20,7 +20,7 @@ from flax import nnx
 from umit_jax.model.config import VisionConfig, get_value, require
 from umit_jax.model.layers import GatedMLP, RMSNorm
 from umit_jax.model.param import ANYWHERE, Linear, Place, scan_layers, stack
-from umit_jax.model.rope import VISION_THETA, Table, vision_table
+from umit_jax.model.rope import VISION_THETA, vision_table
 from umit_jax.model.vision import Block, VisionAttention
 from umit_jax.ops.attention import Implementation
 
