@@ -21,9 +21,10 @@ _CACHED = 1 << 16  # and through it: more take the large pages of a page cache, 
 
 
 class NewFile:
-    """Creates the file; `with` closes it. Raises FileExistsError where there is one."""
+    """Creates the file; `with` closes it. Raises FileExistsError where there is one, OSError naming it (disk full)."""
 
     def __init__(self, path: Path):
+        self._path = path
         self._cached = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             self._direct = os.open(path, os.O_WRONLY | os.O_DIRECT)
@@ -45,10 +46,14 @@ class NewFile:
         if self._direct is not None:
             first = min(-offset % _BLOCK, len(data))
             last -= (len(data) - first) % _BLOCK
-        self._through(offset, data[:first])
-        for start in range(first, last, _DIRECT):
-            self._past(offset + start, data[start : min(start + _DIRECT, last)])
-        self._through(offset + last, data[last:])
+        try:
+            self._through(offset, data[:first])
+            for start in range(first, last, _DIRECT):
+                self._past(offset + start, data[start : min(start + _DIRECT, last)])
+            self._through(offset + last, data[last:])
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def _through(self, offset: int, data: memoryview) -> None:
         done = 0

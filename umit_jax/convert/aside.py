@@ -43,6 +43,12 @@ def whole_directory(target: Path) -> Iterator[Path]:
             if target.exists():
                 (target / _MAY_STAY).unlink(missing_ok=True)
             os.rename(aside, target)  # onto an empty directory at most
+    except OSError as error:  # names what the user knows
+        here, there = str(aside), str(target)
+        error.args = tuple(arg.replace(here, there) if isinstance(arg, str) else arg for arg in error.args)
+        if isinstance(error.filename, str):
+            error.filename = error.filename.replace(here, there)
+        raise
     finally:
         os.close(lock)
         shutil.rmtree(aside, ignore_errors=True)
