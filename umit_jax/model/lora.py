@@ -169,7 +169,7 @@ class AdaptedLinear(Linear):
 
     def __init__(self, base: Linear, adapter: Adapter | None, quantised: str | None):
         layout = _layout(base)
-        self.inputs, self.outputs, self.columns, self.bias = base.inputs, base.outputs, base.columns, base.bias
+        self.inputs, self.outputs, self.whole, self.bias = base.inputs, base.outputs, base.whole, base.bias
         self.quantised, self.scale = quantised, adapter.scale if adapter else 0.0
         kernel, axes = base.kernel.get_value(), base.kernel.get_metadata()["logical_axes"]
         if quantised is None:
@@ -187,15 +187,15 @@ class AdaptedLinear(Linear):
 
     def product(self, x_TI: jax.Array) -> jax.Array:
         if self.quantised is None:
-            y = super().product(x_TI)
+            y_TO = super().product(x_TI)
         else:
             codes, scales = self.kernel_q.get_value(), self.kernel_scale.get_value()
-            y = matmul(x_TI, codes, scales, self.quantised, self.inputs).reshape(-1, *self.columns)
+            y_TO = self.columns(matmul(x_TI, codes, scales, self.quantised, self.inputs))
         if not self.scale:
-            return y
+            return y_TO
         a, b = self.lora_a.get_value().astype(x_TI.dtype), self.lora_b.get_value().astype(x_TI.dtype)
         rank = b.shape[0]
-        return y + jnp.tensordot(x_TI @ a.reshape(-1, rank), b.reshape(rank, *self.columns), 1) * self.scale
+        return y_TO + (x_TI @ a.reshape(-1, rank)) @ self.columns(b) * self.scale
 
 
 def adapt(model: nnx.Module, config: ModelConfig) -> nnx.Module:

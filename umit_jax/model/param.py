@@ -74,9 +74,9 @@ class Linear(nnx.Module):
     """x @ kernel + bias over one or more input and output axes.
 
     kernel has the input axes first; it is applied as one (tokens, in) x (in, out) matmul, which XLA:CPU runs faster
-    than the same product with a batch axis. Leading output axes that are never sharded ("_" names them) stay apart: as
-    one axis with those after them, each device would have to have all of it. The initial standard deviation is
-    fan_in ** -0.5, of a bias bias_std.
+    than the same product with a batch axis. In it an output axis that may be sharded comes before those that never are
+    ("_" names them): as one axis with these before it, each device would have to have all of it. The initial standard
+    deviation is fan_in ** -0.5, of a bias bias_std.
     """
 
     def __init__(
@@ -92,20 +92,26 @@ class Linear(nnx.Module):
         self.kernel = normal(shape, axes, math.prod(d_in.values()) ** -0.5 if std is None else std)
         self.bias = normal(tuple(d_out.values()), _names(d_out), bias_std) if bias else None
         self.inputs, self.outputs = len(d_in), tuple(d_out.values())
-        apart = sum(name.startswith("_") for name in d_out)
-        self.columns = (*self.outputs[:apart], math.prod(self.outputs[apart:]))
+        self.whole = sum(name.startswith("_") for name in d_out)  # leading output axes that are never sharded
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x (..., in) -> (..., out) in the dtype of x."""
         lead = x.shape[: x.ndim - self.inputs]
         y = self.product(x.reshape(math.prod(lead), -1))
         if self.bias is not None:
-            y = y + self.bias.get_value().reshape(self.columns).astype(x.dtype)
-        return y.reshape(*lead, *self.outputs)
+            y = y + self.columns(self.bias.get_value()).astype(x.dtype)
+        first = self.outputs[self.whole]
+        y = y.reshape(*lead, first, *self.outputs[: self.whole], *self.outputs[self.whole + 1 :])
+        return jnp.moveaxis(y, len(lead), len(lead) + self.whole)
 
     def product(self, x_TI: jax.Array) -> jax.Array:
-        """x_TI times the kernel with all its input axes as one -> (T, *columns)."""
-        return jnp.tensordot(x_TI, self.kernel.get_value().reshape(-1, *self.columns).astype(x_TI.dtype), 1)
+        """x_TI @ kernel, all input axes as one, output axes as columns() has them."""
+        return x_TI @ self.columns(self.kernel.get_value()).astype(x_TI.dtype)
+
+    def columns(self, x: jax.Array) -> jax.Array:
+        """(..., outputs) -> (rows, O), the first output axis that may be sharded before those that never are."""
+        x = jnp.moveaxis(x.reshape(-1, *self.outputs), 1 + self.whole, 1)
+        return x.reshape(x.shape[0], -1)
 
 
 def _names(axes: dict[str, int]) -> Axes:
