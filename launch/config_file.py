@@ -1,6 +1,7 @@
 """`--config FILE` and `--config.a.b=value`, read with ml_collections' config_flags; unknown keys are errors."""
 
 import argparse
+import ast
 import pathlib
 import re
 import sys
@@ -11,6 +12,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from launch.cli import UsageError, nearest
+
+_FREE = "--config.model_overrides."  # its keys are those of the model, which checks them (ModelConfig.from_dict)
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
@@ -48,9 +51,15 @@ def load(file: str, overrides: list[str]) -> ml_collections.ConfigDict:
     try:
         # The overrides are checked against the file's own keys before they are applied.
         base = _parse([f"--config={file}"])
-        for override in overrides:
+        own = [override for override in overrides if not override.startswith(_FREE)]
+        for override in own:
             _check_key(base, override.split("=")[0].removeprefix("--config."))
-        return ml_collections.ConfigDict(_parse([f"--config={file}", *overrides]).copy_and_resolve_references())
+        config = ml_collections.ConfigDict(_parse([f"--config={file}", *own]).copy_and_resolve_references())
+        for override in overrides:
+            if override.startswith(_FREE):
+                _check_key(base, "model_overrides")
+                _set_free(config.model_overrides, override)
+        return config
     except UsageError:
         raise
     except (flags.Error, TypeError, ValueError, AttributeError, KeyError, SyntaxError) as error:
@@ -76,6 +85,22 @@ def _parse(arguments: list[str]) -> ml_collections.ConfigDict:
     finally:
         sys.argv = before
     return values["config"].value
+
+
+def _set_free(overrides: ml_collections.ConfigDict, override: str) -> None:
+    """Sets model_overrides.a.b of an override, whether or not the config has it."""
+    key, _, text = override.removeprefix(_FREE).partition("=")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise UsageError(f"{_FREE}{key}: expected a number, True, False, 'text' or a tuple, found {text!r}") from error
+    *groups, last = key.split(".")
+    with overrides.unlocked():
+        for group in groups:
+            if not isinstance(overrides.get(group), ml_collections.ConfigDict):
+                overrides[group] = ml_collections.ConfigDict(overrides.get(group))
+            overrides = overrides[group]
+        overrides[last] = value
 
 
 def _check_key(config: ml_collections.ConfigDict, dotted: str) -> None:

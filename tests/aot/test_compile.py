@@ -13,19 +13,22 @@ import numpy as np
 import pytest
 
 from configs import stage2_instruct
-from launch.cli import main
+from launch.cli import UsageError, main
 from launch.compile import _model_config
+from launch.config_file import load
 from tests.train.toy import FROZEN_TOWER, MODEL, toy_config
 from umit_jax.aot import topology
 from umit_jax.aot.compile import needed_bytes
 from umit_jax.aot.flops import model_flops
 from umit_jax.aot.hlo import Module
 from umit_jax.aot.hlo_flops import flops
+from umit_jax.model.config import ConfigError
 from umit_jax.parallel.mesh import abstract_batch, make_mesh
 from umit_jax.train.program import build
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROWS, TOKENS, PATCHES = 8, 32, 16
+PRESET = "configs/stage2_instruct.py:2b@v5e-16"
 SETTINGS = [f"--config.{key}" for key in ("model=tiny", "data.rows=4", "data.row_tokens=256", "data.row_patches=256")]
 
 
@@ -98,6 +101,18 @@ def test_a_config_changes_single_numbers_of_a_published_size():
         config.model_overrides.text = {"layers": 14}
     text = _model_config(config).text
     assert (text.layers, text.width) == (14, 1536)
+
+
+def test_numbers_of_the_model_are_changed_on_the_command_line():
+    overrides = ["text.layers=14", "text.mrope_section=(8, 8, 48)", "tied_head=False"]
+    config = load(PRESET, [f"--config.model_overrides.{override}" for override in overrides])
+    model = _model_config(config)
+    assert (model.text.layers, model.text.mrope_section, model.tied_head) == (14, (8, 8, 48), False)
+    assert model.text.width == 1536
+    with pytest.raises(UsageError, match=r"model_overrides.text.layers: expected a number.* found 'many'"):
+        load(PRESET, ["--config.model_overrides.text.layers=many"])
+    with pytest.raises(ConfigError, match=r"unknown name text\.laiers; the nearest known one is text.layers"):
+        _model_config(load(PRESET, ["--config.model_overrides.text.laiers=14"]))
 
 
 HEAPS = """
