@@ -32,9 +32,9 @@ def layout(mesh: Mesh, tokens: int, vocab_size: int, chunk: int) -> Layout:
         chunk=min(tokens // mesh.shape["context"], chunk * min(tiles, _CHUNKS)),
         tiles=tiles,
         vocab_size=vocab_size,
-        vocab="tensor",
-        width=WIDTH,
-        rows="data",
+        vocab="tensor" if mesh.shape["tensor"] > 1 else None,
+        width=None if whole else WIDTH,
+        rows="data" if mesh.shape["data"] > 1 else None,
     )
 
 
