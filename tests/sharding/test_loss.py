@@ -1,5 +1,7 @@
 """The loss with rows, what they hold, width and vocabulary split over devices equals the plain one on one device."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +50,14 @@ def test_values_and_gradients_equal_the_plain_loss(axes, vocab, monkeypatch):
     found = gradients(lambda x, head: loss.token_nll(mesh, x, head, targets, weights, 2), x, head, weights)
     for ours, expected in zip(found, gradients(plain, x, head, weights), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_one_device_sends_nothing():
+    x, head, targets, weights = inputs(56)
+    mesh = make_mesh({}, jax.devices()[:1])
+    grad = jax.grad(lambda x, head: jnp.sum(loss.token_nll(mesh, x, head, targets, weights, 2)), argnums=(0, 1))
+    text = jax.jit(grad).lower(x, head).as_text()
+    assert not re.findall("all_gather|all_reduce|reduce_scatter", text)
 
 
 def test_a_tile_of_the_head_is_gathered_once_for_all_chunks_of_tokens(monkeypatch):
