@@ -64,8 +64,9 @@ def test_eight_devices_equal_one(family, axes, remat):
 
 @pytest.mark.parametrize("family", MODELS)
 def test_patches_in_pieces_equal_all_at_once(family, monkeypatch):
-    monkeypatch.setattr(activations, "PIECE", 50)  # divides the patches of no step
-    agree(run.__wrapped__(family, ONE, "dots"), run(family, ONE, "none"))
+    expected = run(family, ONE, "none")  # of as few patches as here, all at once
+    monkeypatch.setattr(activations, "PIECE", 50)  # does not divide them
+    agree(run.__wrapped__(family, ONE, "dots"), expected)
 
 
 def agree(found, expected):

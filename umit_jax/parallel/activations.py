@@ -17,7 +17,6 @@ from umit_jax.model.param import Place
 from umit_jax.parallel.mesh import BATCH
 from umit_jax.parallel.rules import partition
 
-
 PIECE = 1024  # tokens
 
 
