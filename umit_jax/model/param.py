@@ -41,16 +41,15 @@ REMAT = {
 class Place(NamedTuple):
     """Lays activations (rows, sequence, width) over devices, whose values stay: `between` layers, where they are kept,
     and `inside` them, where every token meets the weights. lookup: (table_VD, tokens_BS, dtype) -> table_VD[tokens_BS]
-    in that dtype. each: (f, x_BSD) -> f(x_BSD), for an f of each token by itself that keeps the width."""
+    in that dtype."""
 
     between: Callable[[jax.Array], jax.Array]
     inside: Callable[[jax.Array], jax.Array]
     lookup: Callable[[jax.Array, jax.Array, jnp.dtype], jax.Array]
-    each: Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]
 
 
 # leaves it to the compiler
-ANYWHERE = Place(lambda x: x, lambda x: x, lambda table, tokens, dtype: table[tokens].astype(dtype), lambda f, x: f(x))
+ANYWHERE = Place(lambda x: x, lambda x: x, lambda table, tokens, dtype: table[tokens].astype(dtype))
 
 
 def normal(shape: tuple[int, ...], axes: Axes, std: float) -> nnx.Param:

@@ -84,8 +84,7 @@ class Block(nnx.Module):
         # as in the decoder's layers; left to itself the compiler sends patches of all rows to the weights' parts
         attended_BPE = self.attn(place.inside(self.norm1(x_BPE)), rope, segments_BP, implementation)
         x_BPE = x_BPE + place.between(place.inside(attended_BPE))
-        added_BPE = place.each(lambda x: place.inside(self.mlp(place.inside(self.norm2(x)))), x_BPE)
-        return x_BPE + place.between(added_BPE)
+        return x_BPE + place.between(place.inside(self.mlp(place.inside(self.norm2(x_BPE)))))
 
 
 class VisionBlock(Block):

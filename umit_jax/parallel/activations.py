@@ -7,7 +7,6 @@ columns): the gradient of a copy stays where the copy lies, and their sum is one
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from umit_jax.model.param import Place
 from umit_jax.parallel.mesh import BATCH
 from umit_jax.parallel.rules import partition
-
-PIECE = 1024  # tokens
 
 
 def activations(mesh: Mesh) -> Place:
@@ -33,26 +30,12 @@ def activations(mesh: Mesh) -> Place:
     def inside(x_BSD: jax.Array) -> jax.Array:
         return jax.lax.with_sharding_constraint(x_BSD, NamedSharding(mesh, BATCH))
 
-    alone_on_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-    each = functools.partial(in_pieces, piece=PIECE) if alone_on_cpu else lambda f, x: f(x)
-    return Place(between, inside, functools.partial(lookup, mesh), each)
+    return Place(between, inside, functools.partial(lookup, mesh))
 
 
 def _between(mesh: Mesh, tokens: int) -> PartitionSpec:
     divides = tokens % (mesh.shape["context"] * mesh.shape["tensor"]) == 0
     return PartitionSpec(BATCH[0], ("context", "tensor")) if divides else BATCH
-
-
-def in_pieces(f: Callable[[jax.Array], jax.Array], x_BSD: jax.Array, piece: int) -> jax.Array:
-    """f of each token by itself, about `piece` of them at a time. On a CPU the hidden layer of an MLP then stays in a
-    cache, where that of all patches would be written to memory that the system has to hand out first."""
-    tokens, width = x_BSD.shape[0] * x_BSD.shape[1], x_BSD.shape[2]
-    pieces = -(-tokens // piece)
-    if pieces <= 1:
-        return f(x_BSD)
-    size = -(-tokens // pieces)
-    x_TD = jnp.pad(x_BSD.reshape(tokens, width), ((0, pieces * size - tokens), (0, 0)))
-    return jax.lax.map(f, x_TD.reshape(pieces, 1, size, width)).reshape(-1, width)[:tokens].reshape(x_BSD.shape)
 
 
 def lookup(mesh: Mesh, table_VD: jax.Array, tokens_BS: jax.Array, dtype: jnp.dtype) -> jax.Array:
