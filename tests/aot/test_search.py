@@ -81,6 +81,18 @@ def test_rows_beyond_the_memory_that_fewer_took_are_not_compiled():
     assert tried[-1]["reason"] == "left out: would take about 25.00 GiB"
 
 
+def test_rows_that_gain_less_than_a_hundredth_are_the_last():
+    config = stage2_instruct.get_config()
+    config.data.rows = 16
+
+    def bound_by_compute(config):
+        result = fake(USUAL)(config)
+        return {**result, "peak_bytes": GIB, "fits": True, "step_seconds_estimate": config.data.rows + 0.001}
+
+    _, tried = search(config, published("7b"), parse("v5e-16"), bound_by_compute)
+    assert max(trial["rows"] for trial in tried) == 32
+
+
 def test_a_mesh_whose_state_alone_is_too_large_is_not_compiled():
     best, tried = trials(USUAL, held=lambda config: (20 if config.mesh.tensor == 1 else 1) * GIB)
     assert best is not None

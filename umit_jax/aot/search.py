@@ -28,6 +28,7 @@ Choice = dict[str, Any]  # mesh, remat, rows
 Trial = dict[str, Any]  # a choice; then the result of a compilation, or the reason why there is none
 Run = Callable[[ml_collections.ConfigDict], dict[str, Any]]
 
+WORTH_MORE_ROWS = 1.01  # a step bound by compute gains nothing from more rows; each doubling is a compilation
 _KEPT = ("fits", "peak_bytes", "hbm_bytes", "step_seconds_estimate", "compile_seconds", "compile_cpu_seconds")
 
 
@@ -83,8 +84,11 @@ def search(
     for remat in reversed(REMAT):
         attempt(best["mesh"], remat, best["rows"])
     best = _best(trials)
-    while best is not None and attempt(best["mesh"], best["remat"], 2 * best["rows"]) is _best(trials):
-        best = _best(trials)
+    while best is not None:
+        more = attempt(best["mesh"], best["remat"], 2 * best["rows"])
+        if not more["fits"] or more["tokens_per_second"] < WORTH_MORE_ROWS * best["tokens_per_second"]:
+            break
+        best = more
     return _best(trials), trials
 
 
