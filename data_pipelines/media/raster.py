@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from data_pipelines.media import MediaError
+from data_pipelines.media.resample import bands, bicubic
 
 logger = logging.getLogger(__name__)
 _DEEP = ("I;16", "I;16L", "I;16B", "I", "F")
@@ -83,10 +84,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 def planes(image: Image.Image, size_wh: tuple[int, int]) -> list[np.ndarray]:
     """The three planes (h, w) uint8 of a picture that `load` gave, at another size: bicubic with antialiasing. A grey
     one is resized once; what the three bands of Pillow's RGB would become is the same."""
-    if image.size != tuple(size_wh):
-        image = image.resize(size_wh, Image.Resampling.BICUBIC)
-    bands = (image.tobytes("raw", band) for band in image.getbands())  # `split` would make pictures of them first
-    found = [np.frombuffer(band, np.uint8).reshape(image.height, image.width) for band in bands]
+    found = bands(image) if image.size == tuple(size_wh) else bicubic(image, size_wh)
     return found * (3 // len(found))
 
 
