@@ -1,12 +1,13 @@
 """Pillow's bicubic resize, bit for bit, in a quarter of its time: two passes compiled by numba.
 
-Pillow resizes one side after the other and rounds to 8 bits in between, so the order matters: until version 12 columns
-come first, since 13 rows do where the height falls by more than twice what the width does. Which order is that of the
-installed Pillow, and whether its arithmetic is still this one, is found out on tiny pictures of noise when the first
-picture is resized; where nothing agrees, or numba does not work, Pillow resizes, after one warning. The weights of the
-pixels are Pillow's own: it is asked to resize single bright pixels. No file is changed by any of this.
-Reference: Pillow, src/libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc, ImagingResampleInner and the two
-functions for 8 bits a channel.
+Pillow resizes one side after the other and rounds to 8 bits in between, so the order matters: the width first, but in
+Pillow 12.2 and 12.3 the height of pictures more than 100 times as tall as wide, in 13 the height wherever it falls by
+more than twice what the width does. Which order is that of the installed Pillow, and whether its arithmetic is the one
+here, is found out on tiny pictures of noise before the first picture is resized; where nothing agrees, or numba does
+not work, Pillow resizes, after one warning. The weights of the pixels are Pillow's own: it is asked to resize single
+bright pixels.
+Reference: Pillow, src/PIL/Image.py: resize; src/libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc,
+ImagingResampleInner, _ImagingResampleHorizontal_8bpc and _ImagingResampleVertical_8bpc.
 """
 
 import functools
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 from PIL import Image
 
 logger = logging.getLogger(__name__)
@@ -26,16 +28,21 @@ _PIXELS = {"RGB": ("RGBX", np.int32, 3), "L": ("L", np.uint8, 1)}  # mode -> byt
 
 # (height, width) before and after -> are the rows resized first?
 _Order = Callable[[int, int, int, int], bool]
-_ORDERS: tuple[_Order, ...] = (
-    lambda from_h, from_w, h, w: False,
-    lambda from_h, from_w, h, w: from_h - h > max(0, 2 * (from_w - w)),
-)
+_ORDERS: dict[str, _Order] = {
+    "never": lambda from_h, from_w, h, w: False,
+    "very tall": lambda from_h, from_w, h, w: from_h > 100 * from_w and h < from_h,
+    "height falls more": lambda from_h, from_w, h, w: from_h - h > max(0, 2 * (from_w - w)),
+}
 # (width, height) before and after of the pictures that are tried: both sides of each limit above, much smaller, larger.
 _TRIED = (
     ((20, 24), (18, 19)),
     ((20, 24), (18, 20)),
     ((20, 24), (23, 23)),
     ((20, 24), (23, 25)),
+    ((2, 201), (7, 200)),
+    ((2, 201), (7, 202)),
+    ((2, 200), (7, 199)),
+    ((201, 2), (200, 7)),
     ((60, 50), (9, 11)),
     ((40, 60), (36, 9)),
     ((9, 7), (33, 40)),
@@ -135,24 +142,28 @@ def _rows(source_CHW: Any, first_N: Any, weights_TN: Any, out_CNW: Any) -> None:
 
 @functools.cache
 def _passes() -> _Passes | None:
-    """_columns and _rows compiled, or None where that fails. numba costs a third of a second to import and keeps what
-    it compiled beside this file or in the user's cache folder, or compiles again where neither can be written."""
-    try:
-        from numba import njit, types
-
-        def array(kind: Any, dimensions: int, readonly: bool = True) -> Any:
-            return types.Array(kind, dimensions, "C", readonly=readonly)
-
-        rest = array(types.uint32, 1), array(types.int32, 2), array(types.uint8, 3, readonly=False)
-        columns = [types.void(array(kind, 2), *rest) for kind in (types.int32, types.uint8)]
-        rows = [types.void(array(types.uint8, 3), *rest)]
+    """_columns and _rows compiled, or None where that fails. A process pays a second for numba and for reading what it
+    compiled before, which numba keeps beside this file or in the user's cache folder; three where nothing is kept."""
+    problem: Exception | None = None
+    for cache in (True, False):  # there may be no folder that can be written, or damaged files in it
         try:
-            return _Passes(njit(columns, nogil=True, cache=True)(_columns), njit(rows, nogil=True, cache=True)(_rows))
-        except (RuntimeError, OSError):  # nowhere to keep it
-            return _Passes(njit(columns, nogil=True)(_columns), njit(rows, nogil=True)(_rows))
-    except Exception as error:  # whatever it is, Pillow gives the same pixels
-        logger.warning("numba does not work here, so Pillow resizes pictures, several times as slow: %s", error)
-        return None
+            return _compiled(cache)
+        except Exception as error:  # whatever it is: Pillow gives the same pixels
+            problem = error
+    logger.warning("numba does not work here, Pillow resizes pictures, which takes several times as long: %s", problem)
+    return None
+
+
+def _compiled(cache: bool) -> _Passes:
+    from numba import njit, types
+
+    def array(kind: Any, dimensions: int, readonly: bool = True) -> Any:
+        return types.Array(kind, dimensions, "C", readonly=readonly)
+
+    rest = array(types.uint32, 1), array(types.int32, 2), array(types.uint8, 3, readonly=False)
+    columns = [types.void(array(kind, 2), *rest) for kind in (types.int32, types.uint8)]
+    rows = [types.void(array(types.uint8, 3), *rest)]
+    return _Passes(*(njit(s, nogil=True, cache=cache)(f) for s, f in ((columns, _columns), (rows, _rows))))
 
 
 @functools.cache
@@ -167,10 +178,9 @@ def _order(mode: str) -> _Order | None:
         pixels = noise.integers(0, 256, (height, width, count), dtype=np.uint8)
         tried.append((Image.fromarray(pixels.squeeze()), size_wh))
     wanted = [bands(image.resize(size_wh, Image.Resampling.BICUBIC)) for image, size_wh in tried]
-    for order in _ORDERS:
+    for order in _ORDERS.values():
         found = [_resampled(image, size_wh, passes, order) for image, size_wh in tried]
         if all(map(np.array_equal, wanted, found)):
             return order
-    logger.warning("Pillow %s resizes in a way that is not known here: it does so itself, several times as slow",
-                   Image.__version__)  # fmt: skip
+    logger.warning("Pillow %s resizes in a way that is not known here and does it itself, slower", PIL.__version__)
     return None
