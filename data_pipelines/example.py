@@ -31,6 +31,8 @@ from umit_jax.targets import Frame
 
 __all__ = ["Example", "ExampleError", "Limits", "Outline", "Processing", "build_example", "build_prompt", "outline"]
 
+PADS = "<|image_pad|>", "<|video_pad|>"  # one stands for each span, until it is filled
+
 # Number of patches -> where they go, uint8 and contiguous: in a packed row, so that nobody copies them there.
 Room = Callable[[int], np.ndarray]
 
@@ -168,6 +170,19 @@ def build_prompt(record: Record, tokenizer: Tokenizer, processing: Processing, s
     return fill(record, outline(record, tokenizer, processing, prompt=True), tokenizer, processing, show)
 
 
+def build_text(record: Record, tokenizer: Tokenizer, processing: Processing) -> Example:
+    """As build_prompt, without the patches: no image is decoded."""
+    return fill(record, outline(record, tokenizer, processing, prompt=True), tokenizer, processing, pixels=False)
+
+
+def shared_prefix(plan: Outline, tokenizer: Tokenizer) -> tuple[tuple[int, ...], int]:
+    """The ids of an outline up to its last span, which samples with the same images may share, and how many tokens of
+    the sample they are. Empty where there is no span."""
+    pads = {tokenizer.special_ids[name] for name in PADS}
+    end = max((place + 1 for place, token in enumerate(plan.ids) if token in pads), default=0)
+    return tuple(plan.ids[:end]), end - len(plan.spans) + plan.vision_tokens
+
+
 def fill(
     record: Record,
     plan: Outline,
@@ -175,9 +190,11 @@ def fill(
     processing: Processing,
     show: Show | None = None,
     room: Room | None = None,
+    pixels: bool = True,
 ) -> Example:
-    """The example of an outlined record: its arrays, with pixels as `show` brings them to their planned size."""
-    image_pad, video_pad = tokenizer.special_ids["<|image_pad|>"], tokenizer.special_ids["<|video_pad|>"]
+    """The example of an outlined record: its arrays, with pixels as `show` brings them to their planned size. Without
+    `pixels` it has no patches."""
+    image_pad, video_pad = (tokenizer.special_ids[name] for name in PADS)
     ids, counts = np.array(plan.ids, np.int32), np.ones(len(plan.ids), np.int64)
     places = np.flatnonzero((ids == image_pad) | (ids == video_pad))
     if (ids[places] == video_pad).tolist() != [span.video for span in plan.spans]:
@@ -189,8 +206,10 @@ def fill(
     vision_S = (tokens_S == image_pad) | (tokens_S == video_pad)
     grids = [span.grid for span in plan.spans]
     orders = [window_order(grid, processing.window, plan.merge) for grid in grids]
-    patches_PC = room(plan.patches) if room else np.empty((plan.patches, processing.patch_values), np.uint8)
-    _fill_patches(record, plan.spans, processing, show, patches_PC)
+    patches = plan.patches if pixels else 0
+    patches_PC = room(patches) if room else np.empty((patches, processing.patch_values), np.uint8)
+    if pixels:
+        _fill_patches(record, plan.spans, processing, show, patches_PC)
     # One segment for each image and each temporal patch of a video; its patches stay together in any order of windows.
     sizes = [h * w for t, h, w in grids for _ in range(t)]
     # The tokens of a span stand row by row; the patches of each are found where the order put them.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from data_pipelines import chat, chat_template
-from data_pipelines.example import Example, Processing, build_prompt, outline
+from data_pipelines.example import Example, Processing, build_prompt, build_text, outline, shared_prefix
 from data_pipelines.image import Show
 from data_pipelines.prompts.answers import answer_text
 from data_pipelines.record import Record, Turn
@@ -38,7 +38,9 @@ class Asked:
 
 
 class Questions(Sequence[Example]):
-    """Prompts by number, each read from its shard when it is asked for. sizes_N2: (tokens, patches) of each."""
+    """Prompts by number, each read from its shard when it is asked for. sizes_N2: (tokens, patches) of each.
+    prefixes_N2: (number of a prefix, its tokens) of each; those with the same number show the same images and begin
+    with the same tokens up to the last of them, so that a model need read these once. (-1, 0): not known to."""
 
     def __init__(
         self, places: Sequence[Place], tokenizer: Tokenizer, processing: Processing, change: Change = as_it_is
@@ -49,11 +51,12 @@ class Questions(Sequence[Example]):
         self._places: list[Place] = []
         self.asked: list[Asked] = []
         self.left_out: list[tuple[str, str]] = []
-        sizes = []
+        sizes, prefixes = [], []
+        seen: dict[bytes, int] = {}
         for shards, index in places:
             record = shards[index]
             try:
-                record, _ = change(record)
+                record, show = change(record)
             except NotAskedError as error:
                 self.left_out.append((record.id, str(error)))
                 continue
@@ -61,9 +64,16 @@ class Questions(Sequence[Example]):
             plan = outline(record, tokenizer, processing, prompt=True)
             sizes.append((plan.tokens, plan.patches))
             images = tuple(hashlib.sha256(b"".join(media.frames)).hexdigest() for media in record.media)
+            ids, tokens = shared_prefix(plan, tokenizer)
+            if ids and show is None:  # what is shown otherwise may differ from question to question
+                digest = hashlib.sha256(repr((images, plan.spans, ids)).encode()).digest()
+                prefixes.append((seen.setdefault(digest, len(seen)), tokens))
+            else:
+                prefixes.append((-1, 0))
             bare = tuple(dataclasses.replace(media, frames=()) for media in record.media)
             self.asked.append(Asked(dataclasses.replace(record, media=bare), images, plan.spoken))
         self.sizes_N2 = np.array(sizes, np.int64).reshape(-1, 2)
+        self.prefixes_N2 = np.array(prefixes, np.int64).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -72,6 +82,12 @@ class Questions(Sequence[Example]):
         shards, index = self._places[number]
         record, show = self._change(shards[index])
         return build_prompt(record, self._tokenizer, self._processing, show)
+
+    def text(self, number: int) -> Example:
+        """The prompt without its patches."""
+        shards, index = self._places[number]
+        record, _ = self._change(shards[index])
+        return build_text(record, self._tokenizer, self._processing)
 
     def options(self) -> list[list[list[int]]]:
         """Of each question, every answer it offers as token ids with their end token; none for other questions."""

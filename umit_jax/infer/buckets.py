@@ -1,7 +1,8 @@
 """Many prompts of any size -> a handful of static shapes, each compiled once, and their answers in the given order.
 
 Prompts are split by size into at most `shapes` groups, chosen to pad least and not to make many small batches; a
-group's shape is its largest prompt.
+group's shape is its largest prompt. Questions about the same images share a prefix: everything up to the last vision
+token, which is read once for all of them where that is less work (evaluation sets ask up to twenty questions an image).
 Within a group, prompts with the same limit on new tokens go together, so that one long report does not keep a row of
 one-word answers waiting. Rows of one batch are fewer where images are large: attention scores grow with the square.
 
@@ -12,6 +13,7 @@ one is generated; every process gets all answers.
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -21,11 +23,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from umit_jax.batch import Batch, empty_batch
-from umit_jax.infer.generate import Generated, generate
+from umit_jax.infer.generate import Generated, Rest, generate, prefill_prefix
 from umit_jax.infer.progress import Progress
 from umit_jax.infer.sampling import GREEDY, Sampling
 from umit_jax.infer.score import Options, pack, slots_of
 from umit_jax.model.config import ModelConfig
+from umit_jax.parallel.barrier import compiled_together
 from umit_jax.parallel.mesh import from_own_rows, own_rows, row_shards
 
 _ROUND = 16  # tokens and patches of a shape are multiples of this, so that close sizes count as one
@@ -44,18 +47,43 @@ class Prompt(Protocol):
     vision_index_S: np.ndarray
 
 
+class Window(NamedTuple):
+    """Prompts by number. first: one for each prefix that is read at once, none where prompts are read whole. batches:
+    those that are then answered together."""
+
+    first: tuple[int, ...]
+    batches: tuple[tuple[int, ...], ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """Prompts (by number) that share one shape. new_tokens: the largest limit among them."""
+    """Windows that share their shapes. tokens, patches: of what is read first, `rows` whole prompts or `prefixes`
+    prefixes. rest: tokens after a prefix, in batches of `rows` prompts; 0 where prompts are read whole. new_tokens: the
+    largest limit among them."""
 
-    prompts: tuple[int, ...]
+    windows: tuple[Window, ...]
     rows: int
     tokens: int
     patches: int
     new_tokens: int
+    prefixes: int = 0
+    rest: int = 0
+
+    @property
+    def prompts(self) -> tuple[int, ...]:
+        return tuple(number for numbers in self.batches() for number in numbers)
 
     def batches(self) -> list[tuple[int, ...]]:
-        return [self.prompts[i : i + self.rows] for i in range(0, len(self.prompts), self.rows)]
+        return [numbers for window in self.windows for numbers in window.batches]
+
+
+class Step(NamedTuple):
+    """One thing to run, on these prompts: reading the prefixes with which they begin, or answering them."""
+
+    bucket: Bucket
+    numbers: tuple[int, ...]
+    first: tuple[int, ...]  # as in Window
+    reads: bool
 
 
 class Answer(NamedTuple):
@@ -86,10 +114,12 @@ def answer_all(
 ) -> list[Answer]:
     """The answer to each prompt.
 
-    prompts: read one by one as they are needed; where they have an attribute sizes_N2 (tokens, patches), none is read
-    for its size. max_new_tokens: one limit for all, or one each. options: of each prompt, the answers whose likelihood
-    is wanted, as token ids with their end token, or none. keys_N2: of random numbers (sampling.row_keys). rows: most
-    prompts in a batch. shapes: most shapes, each of which costs two or three compilations. ended: see generate. mesh:
+    prompts: read one by one as they are needed; where they have attributes sizes_N2 and prefixes_N2 (see `sizes` and
+    `prefixes`), none is read for these, and where they have a method text(number), it is asked for prompts of which no
+    pixel is needed. max_new_tokens: one limit for all, or one each. options: of each prompt, the answers whose
+    likelihood is wanted, as token ids with their end token, or none. keys_N2: of random numbers (sampling.row_keys).
+    rows: most prompts in a batch. shapes: most shapes, each of which costs two to four compilations; with one, nothing
+    is shared. ended: see generate. mesh:
     over which params lie; a batch then has a multiple of its rows. known: answers by number that an earlier call
     reported (the first process's count): a batch of which all are known is not generated again, and the others are the
     same batches as they would be without. report: called with the answers of each batch as soon as they are there.
@@ -99,15 +129,24 @@ def answer_all(
     answers = [known.get(i, Answer([], [], None)) for i in range(len(prompts))]
     limits_N = np.broadcast_to(np.asarray(max_new_tokens, np.int32), len(prompts))
     shards = 1 if mesh is None else row_shards(mesh)
-    buckets = plan(sizes(prompts), limits_N, rows=rows, shapes=shapes, shards=shards)
-    work = [(b, numbers) for b in buckets for numbers in b.batches() if not there[list(numbers)].all()]
-    progress = Progress(len(prompts), sum(len(numbers) for _, numbers in work))
+    sizes_N2, prefixes_N2 = sizes(prompts), prefixes(prompts)
+    buckets = plan(sizes_N2, limits_N, rows=rows, shapes=shapes, shards=shards, prefixes_N2=prefixes_N2)
+    work = list(_steps(buckets, there))
+    progress = Progress(len(prompts), sum(len(step.numbers) for step in work if not step.reads))
+    prefix = None
     with contextlib.closing(progress):
-        for (bucket, numbers), batch in zip(work, _ahead(prompts, work, config.vision.patch_values, mesh), strict=True):
+        built = _ahead(prompts, work, prefixes_N2, config.vision.patch_values, mesh)
+        for (bucket, numbers, first, reads), batch in zip(work, built, strict=True):
+            if reads:
+                prefix = compiled_together(
+                    prefill_prefix, config, params, batch, compute_dtype=compute_dtype, mesh=mesh
+                )
+                continue
             found = generate(
                 config,
                 params,
                 batch,
+                prefix=prefix if first else None,
                 max_new_tokens=bucket.new_tokens,
                 eos_ids=eos_ids,
                 limits_B=_rows(limits_N, numbers, bucket.rows),
@@ -154,22 +193,40 @@ def _answer(found: Generated, row: int, options: int) -> Answer:
     return Answer(found.tokens_BN[row, :length].tolist(), found.logps_BN[row, :length].tolist(), scored)
 
 
-def _ahead(
-    prompts: Sequence[Prompt], work: Sequence[tuple[Bucket, tuple[int, ...]]], values: int, mesh: Mesh | None
-) -> Iterator[Batch]:
-    """The batches in order, each built while the one before it is in use."""
+def _steps(buckets: Sequence[Bucket], there_N: np.ndarray) -> Iterator[Step]:
+    """What is to be run, in order, but for batches whose answers are all there."""
+    for bucket in buckets:
+        for first, batches in bucket.windows:
+            asked = [numbers for numbers in batches if not there_N[list(numbers)].all()]
+            if first and asked:
+                yield Step(bucket, first, first, reads=True)
+            yield from (Step(bucket, numbers, first, reads=False) for numbers in asked)
 
-    def build(bucket: Bucket, numbers: tuple[int, ...]) -> tuple[list[int], Batch]:
-        own = list(range(bucket.rows)) if mesh is None else own_rows(mesh, bucket.rows)
-        return own, pad([prompts[numbers[row]] if row < len(numbers) else None for row in own], bucket, values)
+
+def _ahead(
+    prompts: Sequence[Prompt], work: Sequence[Step], prefixes_N2: np.ndarray, values: int, mesh: Mesh | None
+) -> Iterator[Batch | Rest]:
+    """What each step reads, built while the one before it is run."""
+
+    def build(step: Step) -> Batch | Rest:
+        bucket, numbers, first, reads = step
+        rows = bucket.prefixes if reads else bucket.rows
+        own = list(range(rows)) if mesh is None else own_rows(mesh, rows)
+        held = [numbers[row] if row < len(numbers) else None for row in own]
+        if first and not reads:
+            built = rests(prompts, held, bucket.rest, first, prefixes_N2)
+        else:
+            ends = [None if i is None or not reads else int(prefixes_N2[i, 1]) for i in held]
+            built = pad([None if i is None else prompts[i] for i in held], bucket, values, ends)
+        return built if mesh is None else type(built)(*(from_own_rows(mesh, rows, own, x) for x in built))
 
     with concurrent.futures.ThreadPoolExecutor(1) as builder:
-        built = [builder.submit(build, *work[0])] if work else []
-        for i, (bucket, _) in enumerate(work):
-            own, batch = built.pop().result()
+        built = [builder.submit(build, work[0])] if work else []
+        for i in range(len(work)):
+            batch = built.pop().result()
             if i + 1 < len(work):
-                built.append(builder.submit(build, *work[i + 1]))
-            yield batch if mesh is None else Batch(*(from_own_rows(mesh, bucket.rows, own, x) for x in batch))
+                built.append(builder.submit(build, work[i + 1]))
+            yield batch
 
 
 def sizes(prompts: Sequence[Prompt]) -> np.ndarray:
@@ -179,27 +236,104 @@ def sizes(prompts: Sequence[Prompt]) -> np.ndarray:
     return np.array(found, np.int64).reshape(-1, 2)
 
 
-def plan(sizes_N2: np.ndarray, limits: np.ndarray, *, rows: int, shapes: int, shards: int = 1) -> list[Bucket]:
+def prefixes(prompts: Sequence[Prompt]) -> np.ndarray:
+    """(number of a prefix, its tokens) of each prompt: prompts with the same number have the same patches and the same
+    tokens up to the last that stands for some of them. (-1, 0) where nothing can be shared."""
+    known = getattr(prompts, "prefixes_N2", None)
+    if known is not None:
+        return known
+    seen: dict[bytes, int] = {}
+    found = []
+    for p in prompts:
+        end = int(np.flatnonzero(p.vision_index_S >= 0).max(initial=-1)) + 1
+        if not 0 < end < len(p.tokens_S):
+            found.append((-1, 0))
+            continue
+        digest = hashlib.sha256(str(end).encode())
+        read = (p.tokens_S[:end], p.positions_S3[:end], p.vision_index_S[:end])
+        for array in (*read, p.patches_PC, p.patch_hw_P2, p.patch_segments_P):
+            digest.update(np.ascontiguousarray(array).data)
+        found.append((seen.setdefault(digest.digest(), len(seen)), end))
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+class _Units(NamedTuple):
+    """What is read in one piece: whole prompts, or prefixes with the prompts that share them. sizes_U3: patches,
+    tokens, and tokens of the longest rest, as multiples of _ROUND."""
+
+    members: list[tuple[int, ...]]
+    sizes_U3: np.ndarray
+
+
+def plan(
+    sizes_N2: np.ndarray,
+    limits: np.ndarray,
+    *,
+    rows: int,
+    shapes: int,
+    shards: int = 1,
+    prefixes_N2: np.ndarray | None = None,
+) -> list[Bucket]:
     """Every prompt in exactly one bucket, at most `shapes` buckets. shards: the rows of a batch are a multiple
-    of it, and attention scores are limited in each."""
+    of it, and attention scores are limited in each. prefixes_N2: see `prefixes`; None shares nothing."""
     if rows < 1 or shapes < 1:
         raise ValueError(f"rows and shapes: expected at least 1, found {rows} and {shapes}")
-    rounded_N2 = -(-sizes_N2 // _ROUND) * _ROUND
-    kinds_U2, kind_N, counts_U = np.unique(rounded_N2[:, ::-1], axis=0, return_inverse=True, return_counts=True)
-    kinds_U2 = kinds_U2[:, ::-1]  # sorted by patches, then tokens
-    limits_U = np.zeros(len(kinds_U2), np.int64)
-    np.maximum.at(limits_U, kind_N, limits)
-    buckets = []
-    for first, last in _split(kinds_U2, counts_U, limits_U, shapes, rows // shards):
-        members = np.flatnonzero((kind_N >= first) & (kind_N < last)).tolist()
-        tokens, patches = (int(n) for n in kinds_U2[first:last].max(0))
-        most = _rows_at_once(tokens, patches, rows // shards) * shards
-        members.sort(key=lambda i: (limits[i], sizes_N2[i, 0], i))
-        batches = -(-len(members) // most)
-        each = -(-len(members) // batches)
-        new_tokens = max(1, int(limits[members].max()))
-        buckets.append(Bucket(tuple(members), -(-each // shards) * shards, tokens, patches, new_tokens))
-    return buckets
+    if prefixes_N2 is None or shapes == 1:
+        prefixes_N2 = np.tile([-1, 0], (len(sizes_N2), 1))
+    kinds = _units(sizes_N2, prefixes_N2)
+    splits = [_split(units, limits, shapes, rows // shards) for units in kinds]
+    # shapes go to whole prompts and to shared prefixes as costs least
+    pairs = [(splits[0][k], splits[1][shapes - k]) for k in range(shapes + 1)]
+    pair = min(pairs, key=lambda pair: pair[0][0] + pair[1][0])
+    return [
+        _bucket([units.members[u] for u in run], units.sizes_U3[run].max(0), sizes_N2, limits, rows // shards, shards)
+        for units, (_, runs) in zip(kinds, pair, strict=True)
+        for run in runs
+    ]
+
+
+def _units(sizes_N2: np.ndarray, prefixes_N2: np.ndarray) -> tuple[_Units, _Units]:
+    """Whole prompts, and the prefixes that are cheaper read once."""
+    alike: dict[int, list[int]] = {}
+    for number, (prefix, _) in enumerate(prefixes_N2.tolist()):
+        alike.setdefault(prefix, []).append(number)
+    alone = set(alike.pop(-1, []))
+    members, found = [], []
+    for numbers in alike.values():
+        tokens, patches = sizes_N2[numbers].max(0)
+        read = int(prefixes_N2[numbers[0], 1])
+        size = -(-np.array([patches, read, tokens - read]) // _ROUND) * _ROUND
+        whole = -(-tokens // _ROUND) * _ROUND
+        if len(numbers) * _cost(whole, size[0]) <= _cost(size[1], size[0]) + len(numbers) * _cost(size[2], 0):
+            alone.update(numbers)
+        else:
+            members.append(tuple(numbers))
+            found.append(size)
+    shared = _Units(members, np.array(found, np.int64).reshape(-1, 3))
+    numbers = sorted(alone)
+    sizes_U2 = -(-sizes_N2[numbers][:, ::-1] // _ROUND) * _ROUND
+    return _Units([(i,) for i in numbers], np.pad(sizes_U2, ((0, 0), (0, 1)))), shared
+
+
+def _bucket(
+    units: list[tuple[int, ...]], size: np.ndarray, sizes_N2: np.ndarray, limits: np.ndarray, rows: int, shards: int
+) -> Bucket:
+    """The bucket of whole prompts or of prefixes and those that share them. rows: most on one device."""
+    patches, tokens, rest = size.tolist()
+    units = sorted(units, key=lambda unit: max((limits[i], sizes_N2[i, 0], i) for i in unit))
+    new_tokens = max(1, *(int(limits[i]) for unit in units for i in unit))
+    most = _rows_at_once(tokens, patches, rows) * shards
+    each = -(-len(units) // -(-len(units) // most))  # even windows
+    apart = [units[i : i + each] for i in range(0, len(units), each)]
+    if not rest:
+        windows = tuple(Window((), (tuple(i for unit in window for i in unit),)) for window in apart)
+        return Bucket(windows, -(-each // shards) * shards, tokens, patches, new_tokens)
+    asked = [sorted((i for u in w for i in u), key=lambda i: (limits[i], sizes_N2[i, 0], i)) for w in apart]
+    fewest = min(_rest_rows(tokens, rest, rows) * shards, max(map(len, asked)))
+    batches = [[tuple(numbers[i : i + fewest]) for i in range(0, len(numbers), fewest)] for numbers in asked]
+    windows = tuple(Window(tuple(u[0] for u in w), tuple(b)) for w, b in zip(apart, batches, strict=True))
+    up = (-(-n // shards) * shards for n in (fewest, each))
+    return Bucket(windows, next(up), tokens, patches, new_tokens, next(up), rest)
 
 
 def _rows_at_once(tokens: int, patches: int, rows: int) -> int:
@@ -207,31 +341,46 @@ def _rows_at_once(tokens: int, patches: int, rows: int) -> int:
     return max(1, min(rows, _MOST_SCORES // max(patches, tokens) ** 2))
 
 
-def _split(
-    kinds_U2: np.ndarray, counts_U: np.ndarray, limits_U: np.ndarray, shapes: int, rows: int
-) -> list[tuple[int, int]]:
-    """Sorted sizes cut into at most `shapes` runs (first, last) of least cost: prompts times the cost of the shape, and
-    the steps of their batches, at `rows` a batch."""
-    count = len(kinds_U2)
+def _rest_rows(tokens: int, rest: int, rows: int) -> int:
+    """As _rows_at_once, where `rest` tokens attend to `tokens` before them and to themselves."""
+    return max(1, min(rows, _MOST_SCORES // (rest * (tokens + rest))))
+
+
+def _split(units: _Units, limits: np.ndarray, shapes: int, rows: int) -> list[tuple[float, list[np.ndarray]]]:
+    """For 0 to `shapes` runs: units cut by size into at most so many of least cost, and that cost: reading each unit
+    and each rest in the shape of its run, and the steps of their batches, at `rows` a batch."""
+    kinds_K3, kind_U = np.unique(units.sizes_U3, axis=0, return_inverse=True)
+    kind_U = kind_U.reshape(-1)
+    asked_U = np.array([len(numbers) for numbers in units.members], np.int64)
+    count = len(kinds_K3)
+    units_K = np.bincount(kind_U, minlength=count)
+    asked_K = np.bincount(kind_U, weights=asked_U, minlength=count).astype(np.int64)
+    limits_K = np.zeros(count, np.int64)
+    np.maximum.at(limits_K, kind_U, [max(limits[i] for i in numbers) for numbers in units.members])
     best = np.full((shapes + 1, count + 1), np.inf)  # best[k, j]: the first j kinds in k runs
     best[:, 0] = 0
     cut = np.zeros((shapes + 1, count + 1), int)
     for last in range(1, count + 1):
-        largest, number, limit = np.zeros(2, int), 0, 0
+        largest, read, asked, limit = np.zeros(3, int), 0, 0, 0
         for first in range(last - 1, -1, -1):
-            largest, number = np.maximum(largest, kinds_U2[first]), number + counts_U[first]
-            limit = max(limit, limits_U[first])
-            batches = -(-number // _rows_at_once(largest[0], largest[1], rows))
-            cost = number * _cost(*largest) + batches * limit * _STEP
+            largest = np.maximum(largest, kinds_K3[first])
+            read, asked = read + units_K[first], asked + asked_K[first]
+            limit = max(limit, limits_K[first])
+            patches, tokens, rest = largest
+            at_once = _rest_rows(tokens, rest, rows) if rest else _rows_at_once(tokens, patches, rows)
+            cost = read * _cost(tokens, patches) + asked * _cost(rest, 0) + -(-asked // at_once) * limit * _STEP
             for k in range(1, shapes + 1):
                 if best[k - 1, first] + cost < best[k, last]:
                     best[k, last], cut[k, last] = best[k - 1, first] + cost, first
-    runs, last = [], count
-    for k in range(shapes, 0, -1):
-        if last:
-            runs.append((int(cut[k, last]), last))
-            last = int(cut[k, last])
-    return runs[::-1]
+    found = []
+    for most in range(shapes + 1):
+        runs, last = [], count
+        for k in range(most, 0, -1):
+            if last:
+                runs.append(np.flatnonzero((kind_U >= cut[k, last]) & (kind_U < last)))
+                last = int(cut[k, last])
+        found.append((float(best[most, count]), runs[::-1]))
+    return found
 
 
 def _cost(tokens: float, patches: float) -> float:
@@ -239,19 +388,48 @@ def _cost(tokens: float, patches: float) -> float:
     return tokens * (1 + tokens / 1024) + patches * (1 + patches / 1024)
 
 
-def pad(prompts: Sequence[Prompt | None], bucket: Bucket, values: int) -> Batch:
-    """One prompt a row, right-padded to the shape of the bucket; None is a row of padding. values: of a patch."""
+def pad(
+    prompts: Sequence[Prompt | None], bucket: Bucket, values: int, ends: Sequence[int | None] | None = None
+) -> Batch:
+    """One prompt a row, right-padded to the shape of the bucket; None is a row of padding. values: of a patch.
+    ends: how many tokens of a prompt are taken, None for all."""
     batch = empty_batch(len(prompts), bucket.tokens, bucket.patches, values)
     for row, prompt in enumerate(prompts):
         if prompt is None:
             continue
-        s, p = len(prompt.tokens_S), len(prompt.patches_PC)
-        batch.tokens_BS[row, :s] = prompt.tokens_S
-        batch.positions_BS3[row, :s] = prompt.positions_S3
+        end = ends[row] if ends else None
+        s, p = len(prompt.tokens_S[:end]), len(prompt.patches_PC)
+        batch.tokens_BS[row, :s] = prompt.tokens_S[:end]
+        batch.positions_BS3[row, :s] = prompt.positions_S3[:end]
         batch.segments_BS[row, :s] = 1
-        batch.vision_index_BS[row, :s] = prompt.vision_index_S
+        batch.vision_index_BS[row, :s] = prompt.vision_index_S[:end]
         if p:
             batch.patches_BPC[row, :p] = prompt.patches_PC
             batch.patch_hw_BP2[row, :p] = prompt.patch_hw_P2
             batch.patch_segments_BP[row, :p] = prompt.patch_segments_P
     return batch
+
+
+def rests(
+    prompts: Sequence[Prompt],
+    numbers: Sequence[int | None],
+    slots: int,
+    first: Sequence[int],
+    prefixes_N2: np.ndarray,
+) -> Rest:
+    """What these prompts say after their prefix, right-padded to `slots` tokens; None is a row of padding. first: the
+    prompts whose prefixes have been read."""
+    place = {int(prefixes_N2[i, 0]): row for row, i in enumerate(first)}
+    text = getattr(prompts, "text", prompts.__getitem__)
+    rest = Rest(np.zeros(len(numbers), np.int32), *(np.zeros((len(numbers), slots), np.int32) for _ in range(3)))
+    for row, number in enumerate(numbers):
+        if number is None:
+            continue
+        prefix, end = prefixes_N2[number]
+        prompt = text(number)
+        own = slice(0, len(prompt.tokens_S) - end)
+        rest.prefix_B[row] = place[int(prefix)]
+        rest.tokens_BM[row, own] = prompt.tokens_S[end:]
+        rest.positions_BM[row, own] = prompt.positions_S3[end:, 0]
+        rest.filled_BM[row, own] = 1
+    return rest

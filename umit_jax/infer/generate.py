@@ -1,10 +1,12 @@
 """Generation: prefill the prompts, score options beside them, then one token a step for all rows until all stop.
 
 Compiled programs per shape of Batch and max_new_tokens: `prefill` reads the prompts and fills the cache, `option_logps`
-(score.py) reads it, `decode` is one lax.while_loop over steps that leaves as soon as all rows are done. The cache is
-donated and lives in the loop's carry, so it is updated in place. A new token's M-RoPE position, the same on all three
-axes, is one more than the largest of everything before it (after an image the text goes on from its longer side, not
-from its token count). On a mesh rows lie over (data, fsdp), and heads of the cache over tensor.
+(score.py) reads it, `decode` is one lax.while_loop over steps that leaves as soon as all rows are done. Where prompts
+begin alike, as questions about one image do, `prefill_prefix` reads what they share once and `prefill_rest`, instead of
+`prefill`, goes on from there in every row. The cache is donated and lives in the loop's carry, so it is updated in
+place. A new token's M-RoPE position, the same on all three axes, is one more than the largest of everything before it
+(after an image the text goes on from its longer side, not from its token count). On a mesh rows lie over (data, fsdp),
+and heads of the cache over tensor.
 """
 
 import functools
@@ -17,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from umit_jax.batch import Batch
-from umit_jax.infer.cache import Cache, make_cache, mark_filled
+from umit_jax.infer.cache import Cache, joined, make_cache, mark_filled, rows_of
 from umit_jax.infer.sampling import GREEDY, Sampling, choose
 from umit_jax.infer.score import End, Options, logits_of, option_logps
 from umit_jax.model.config import ModelConfig
@@ -47,6 +49,17 @@ class Rules(NamedTuple):
     keys_B2: np.ndarray
 
 
+class Rest(NamedTuple):
+    """What stands in each row after the prefix that it shares with others: text. prefix_B: the row of its prefix.
+    positions_BM: the same on all three axes. filled_BM: 1 = a token, 0 = padding, on the right; a row of padding only
+    gets no tokens."""
+
+    prefix_B: Any
+    tokens_BM: Any
+    positions_BM: Any
+    filled_BM: Any
+
+
 class _State(NamedTuple):
     """The carry of the decoding loop. count: tokens each row has been given so far. token_B: the last of them."""
 
@@ -62,8 +75,9 @@ class _State(NamedTuple):
 def generate(
     config: ModelConfig,
     params: Any,
-    prompts: Batch,
+    prompts: Batch | Rest,
     *,
+    prefix: Cache | None = None,
     max_new_tokens: int,
     eos_ids: Sequence[int],
     limits_B: np.ndarray | None = None,
@@ -77,6 +91,7 @@ def generate(
 ) -> Generated:
     """Answers to prompts, one a row, right-padded (segments 1, then 0); a row of padding only gets no tokens.
 
+    prefix: of prefill_prefix, what rows begin with where prompts are a Rest.
     limits_B: at most this many new tokens in each row, instead of N. A row stops at its first token in eos_ids, which
     stands at tokens_BN[b, lengths_B[b]] and is not part of the answer; a row that ran out of tokens has none there.
     ended: says of a row's tokens so far that nothing more is wanted; asked now and then, so more may have come.
@@ -85,16 +100,21 @@ def generate(
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens: expected at least 1, found {max_new_tokens}")
-    if isinstance(prompts.segments_BS, np.ndarray):
+    if isinstance(prompts, Batch) and isinstance(prompts.segments_BS, np.ndarray):
         _check_rows(prompts.segments_BS)
-    rows = prompts.tokens_BS.shape[0]
+    rows = prompts[0].shape[0]
     limits = np.full(rows, max_new_tokens, np.int32) if limits_B is None else np.asarray(limits_B, np.int32)
     keys = np.zeros((rows, 2), np.uint32) if keys_B2 is None else keys_B2
     rules = Rules(limits, np.array(sorted(eos_ids) or [NO_TOKEN], np.int32), keys)
     how: dict[str, Any] = {"compute_dtype": compute_dtype, "sampling": sampling, "mesh": mesh}
-    state, end = compiled_together(
-        prefill, config, params, prompts, rules, max_new_tokens=max_new_tokens, attention=attention, **how
-    )
+    if prefix is None:
+        state, end = compiled_together(
+            prefill, config, params, prompts, rules, max_new_tokens=max_new_tokens, attention=attention, **how
+        )
+    else:
+        state, end = compiled_together(
+            prefill_rest, config, params, prefix, prompts, rules, max_new_tokens=max_new_tokens, **how
+        )
     options_BO = None
     if options is not None:
         scored = compiled_together(option_logps, config, params, state.cache, end, options, compute_dtype=compute_dtype)
@@ -135,21 +155,77 @@ def prefill(
     """The state after each row's first new token, and the end of each prompt."""
     model = bind(config, params)
     x_BSD, k_LBSKH, v_LBSKH = model.prefill(prompts, compute_dtype=jnp.dtype(compute_dtype), attention=attention)
-    filled_BS = prompts.segments_BS > 0
-    prompt_B = filled_BS.sum(1)
-    last_BD = jnp.take_along_axis(x_BSD, jnp.maximum(prompt_B - 1, 0)[:, None, None], axis=1)[:, 0]
-    position_B = jnp.max(jnp.where(filled_BS[..., None], prompts.positions_BS3, -1), axis=(1, 2)) + 1
-    rows = len(prompt_B)
+    cache = make_cache(k_LBSKH, v_LBSKH, prompts.segments_BS, max_new_tokens)
+    end = _end(x_BSD, prompts.positions_BS3.max(-1), prompts.segments_BS > 0)
+    return _start(model, _laid(cache, mesh), end, prompts.segments_BS[:, 0] > 0, rules, max_new_tokens, sampling), end
+
+
+@functools.partial(jax.jit, static_argnames=("config", "compute_dtype", "attention", "mesh"))
+def prefill_prefix(
+    config: ModelConfig,
+    params: Any,
+    prefixes: Batch,
+    *,
+    compute_dtype: str,
+    attention: str = "blockwise",
+    mesh: Mesh | None = None,
+) -> Cache:
+    """The keys and values of what several prompts begin with, one prefix a row, for `prefill_rest`."""
+    model = bind(config, params)
+    _, k_LBSKH, v_LBSKH = model.prefill(prefixes, compute_dtype=jnp.dtype(compute_dtype), attention=attention)
+    return _laid(make_cache(k_LBSKH, v_LBSKH, prefixes.segments_BS, 0), mesh)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens", "compute_dtype", "sampling", "mesh"))
+def prefill_rest(
+    config: ModelConfig,
+    params: Any,
+    prefix: Cache,
+    rest: Rest,
+    rules: Rules,
+    *,
+    max_new_tokens: int,
+    compute_dtype: str,
+    sampling: Sampling = GREEDY,
+    mesh: Mesh | None = None,
+) -> tuple[_State, End]:
+    """As prefill, for rows that begin with a prefix that has been read."""
+    model = bind(config, params)
+    before = _laid(rows_of(prefix, rest.prefix_B), mesh)
+    x_BMD, own = model.branches(
+        rest.tokens_BM,
+        rest.positions_BM,
+        before.layers,
+        before.filled_BT,
+        rest.filled_BM,
+        compute_dtype=jnp.dtype(compute_dtype),
+    )
+    cache = joined(before, Cache(own, rest.filled_BM), max_new_tokens)
+    end = _end(x_BMD, rest.positions_BM, rest.filled_BM > 0)
+    return _start(model, _laid(cache, mesh), end, rest.filled_BM[:, 0] > 0, rules, max_new_tokens, sampling), end
+
+
+def _end(x_BSD: jax.Array, positions_BS: jax.Array, filled_BS: jax.Array) -> End:
+    last_B1 = jnp.maximum(filled_BS.sum(1, keepdims=True) - 1, 0)
+    last_BD = jnp.take_along_axis(x_BSD, last_B1[..., None], axis=1)[:, 0]
+    return End(jnp.max(jnp.where(filled_BS, positions_BS, -1), axis=1) + 1, last_BD)
+
+
+def _start(
+    model: Any, cache: Cache, end: End, asked_B: jax.Array, rules: Rules, max_new_tokens: int, sampling: Sampling
+) -> _State:
+    """The state after the first new token of each row that asks anything."""
+    rows = len(asked_B)
     state = _State(
         count=jnp.zeros((), jnp.int32),
         token_B=jnp.zeros(rows, jnp.int32),
         tokens_BN=jnp.zeros((rows, max_new_tokens), jnp.int32),
         logps_BN=jnp.zeros((rows, max_new_tokens), jnp.float32),
         lengths_B=jnp.zeros(rows, jnp.int32),
-        done_B=(prompt_B == 0) | (rules.limits_B <= 0),
-        cache=_laid(make_cache(k_LBSKH, v_LBSKH, prompts.segments_BS, max_new_tokens), mesh),
+        done_B=~asked_B | (rules.limits_B <= 0),
+        cache=cache,
     )
-    return _take(state, logits_of(model, last_BD), rules, sampling), End(position_B, last_BD)
+    return _take(state, logits_of(model, end.x_BD), rules, sampling)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute_dtype", "sampling", "mesh"), donate_argnames=("state",))

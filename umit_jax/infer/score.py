@@ -73,7 +73,7 @@ def option_logps(
     """log p (B, O) float32 of each option after its row's prompt, which the cache holds. Padding is meaningless."""
     model = bind(config, params)
     first_BV = jax.nn.log_softmax(logits_of(model, end.x_BD), axis=-1)
-    x_BMD = model.branches(
+    x_BMD, _ = model.branches(
         options.tokens_BM,
         end.position_B[:, None] + options.offsets_BM,
         cache.layers,

@@ -4,7 +4,7 @@
 | train       | whole packed rows | causal within a segment                      | x                                 |
 | prefill     | whole rows        | causal within a segment                      | x, keys and values of every layer |
 | decode_step | one per row       | to the filled slots of the layer's cache     | x, the updated caches             |
-| branches    | several per row   | to the same slots, and causal within a branch | x                                |
+| branches    | several per row   | to the same slots, and causal within a branch | x, their keys and values         |
 """
 
 from collections.abc import Sequence
@@ -148,14 +148,17 @@ class Decoder(nnx.Module):
         caches: Caches,
         filled_BT: jax.Array,
         branches_BM: jax.Array,
-    ) -> jax.Array:
+    ) -> tuple[jax.Array, Caches]:
         """Several continuations of what is cached, side by side in one row and each with its own number in
-        branches_BM: final hidden states. The caches stay as they are."""
+        branches_BM: final hidden states, and the keys and values (k_BKMH, v_BKMH) of each layer. The caches stay as
+        they are."""
         rope = mrope_table(positions_BM3, self.config)
+        own = []
         for layer, cache in zip(layer_list(self.layers), caches, strict=True):
             q, k, v = layer.qkv(x_BMD, rope)
             x_BMD = layer.finish(x_BMD, branch_attention(q, k, v, cache, filled_BT, branches_BM))
-        return self.norm(x_BMD)
+            own.append((k.swapaxes(1, 2), v.swapaxes(1, 2)))
+        return self.norm(x_BMD), tuple(own)
 
 
 def _write(cache_BKTH: jax.Array, new_B1KH: jax.Array, slot: jax.Array) -> jax.Array:

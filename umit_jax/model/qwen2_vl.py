@@ -122,8 +122,9 @@ class Qwen2VL(nnx.Module):
         branches_BM: jax.Array,
         *,
         compute_dtype: jnp.dtype = jnp.float32,  # type: ignore[assignment]
-    ) -> jax.Array:
-        """Text that may follow each row, several versions of it beside each other: x_BMD (see Decoder.branches)."""
+    ) -> tuple[jax.Array, Caches]:
+        """Text that may follow each row, several versions of it beside each other: x_BMD, and the keys and values of
+        each layer (see Decoder.branches)."""
         x_BMD = self.decoder.embed_tokens(tokens_BM, compute_dtype)
         positions_BM3 = jnp.broadcast_to(positions_BM[..., None], (*positions_BM.shape, 3))
         return self.decoder.branches(x_BMD, positions_BM3, caches, filled_BT, branches_BM)
