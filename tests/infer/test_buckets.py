@@ -89,7 +89,7 @@ def test_padded_rows_are_a_valid_batch():
     prompts = [make_prompt(9, 4), make_prompt(5), make_prompt(30, 12)]
     (bucket,) = plan(sizes(prompts), np.full(3, 8), rows=8, shapes=1)
     batch = check_batch(pad([prompts[i] for i in bucket.prompts], bucket, CONFIG.vision.patch_values))
-    assert batch.segments_BS.sum(1).tolist() == [5, 9, 30]
+    assert batch.segments_BS.sum(1).tolist() == [30, 9, 5]
 
 
 def test_answers_come_in_the_order_of_the_prompts_and_each_shape_is_compiled_once():

@@ -33,7 +33,7 @@ from umit_jax.parallel.mesh import from_own_rows, own_rows, row_shards
 
 _ROUND = 16  # tokens and patches of a shape are multiples of this, so that close sizes count as one
 _MOST_SCORES = 2**23  # rows * patches**2 of one batch: 32 MB for each head of float32 scores
-_STEP = 16  # prompt tokens that cost as much as reading all weights for one more token of a batch (more on a TPU)
+_STEP = 64  # prompt tokens that cost as much as reading all weights for one more token of a batch (more on a TPU)
 
 
 class Prompt(Protocol):
@@ -303,16 +303,20 @@ def _units(sizes_N2: np.ndarray, prefixes_N2: np.ndarray) -> tuple[_Units, _Unit
         tokens, patches = sizes_N2[numbers].max(0)
         read = int(prefixes_N2[numbers[0], 1])
         size = -(-np.array([patches, read, tokens - read]) // _ROUND) * _ROUND
-        whole = -(-tokens // _ROUND) * _ROUND
-        if len(numbers) * _cost(whole, size[0]) <= _cost(size[1], size[0]) + len(numbers) * _cost(size[2], 0):
+        longest = -(-tokens // _ROUND) * _ROUND
+        apart, shared = (
+            len(numbers) * _cost(longest, size[0]),
+            _cost(size[1], size[0]) + len(numbers) * _cost(size[2], 0),
+        )
+        if len(numbers) == 1 or apart <= shared:
             alone.update(numbers)
         else:
             members.append(tuple(numbers))
             found.append(size)
-    shared = _Units(members, np.array(found, np.int64).reshape(-1, 3))
     numbers = sorted(alone)
     sizes_U2 = -(-sizes_N2[numbers][:, ::-1] // _ROUND) * _ROUND
-    return _Units([(i,) for i in numbers], np.pad(sizes_U2, ((0, 0), (0, 1)))), shared
+    whole = _Units([(i,) for i in numbers], np.pad(sizes_U2, ((0, 0), (0, 1))))
+    return whole, _Units(members, np.array(found, np.int64).reshape(-1, 3))
 
 
 def _bucket(
@@ -320,7 +324,11 @@ def _bucket(
 ) -> Bucket:
     """The bucket of whole prompts or of prefixes and those that share them. rows: most on one device."""
     patches, tokens, rest = size.tolist()
-    units = sorted(units, key=lambda unit: max((limits[i], sizes_N2[i, 0], i) for i in unit))
+
+    def longest_first(number: int) -> tuple[int, int, int]:
+        return -limits[number], -sizes_N2[number, 0], number
+
+    units = sorted(units, key=lambda unit: min(map(longest_first, unit)))
     new_tokens = max(1, *(int(limits[i]) for unit in units for i in unit))
     most = _rows_at_once(tokens, patches, rows) * shards
     each = -(-len(units) // -(-len(units) // most))  # even windows
@@ -328,12 +336,13 @@ def _bucket(
     if not rest:
         windows = tuple(Window((), (tuple(i for unit in window for i in unit),)) for window in apart)
         return Bucket(windows, -(-each // shards) * shards, tokens, patches, new_tokens)
-    asked = [sorted((i for u in w for i in u), key=lambda i: (limits[i], sizes_N2[i, 0], i)) for w in apart]
-    fewest = min(_rest_rows(tokens, rest, rows) * shards, max(map(len, asked)))
-    batches = [[tuple(numbers[i : i + fewest]) for i in range(0, len(numbers), fewest)] for numbers in asked]
+    asked = [sorted((i for unit in window for i in unit), key=longest_first) for window in apart]
+    most = _rest_rows(tokens, rest, rows) * shards
+    answered = max(-(-len(numbers) // -(-len(numbers) // most)) for numbers in asked)  # even batches
+    batches = [[tuple(numbers[i : i + answered]) for i in range(0, len(numbers), answered)] for numbers in asked]
     windows = tuple(Window(tuple(u[0] for u in w), tuple(b)) for w, b in zip(apart, batches, strict=True))
-    up = (-(-n // shards) * shards for n in (fewest, each))
-    return Bucket(windows, next(up), tokens, patches, new_tokens, next(up), rest)
+    whole_shards = [-(-count // shards) * shards for count in (answered, each)]
+    return Bucket(windows, whole_shards[0], tokens, patches, new_tokens, whole_shards[1], rest)
 
 
 def _rows_at_once(tokens: int, patches: int, rows: int) -> int:
@@ -348,27 +357,29 @@ def _rest_rows(tokens: int, rest: int, rows: int) -> int:
 
 def _split(units: _Units, limits: np.ndarray, shapes: int, rows: int) -> list[tuple[float, list[np.ndarray]]]:
     """For 0 to `shapes` runs: units cut by size into at most so many of least cost, and that cost: reading each unit
-    and each rest in the shape of its run, and the steps of their batches, at `rows` a batch."""
+    and each rest in the shape of its run, and the steps of their batches of `rows`, those with the longest limits
+    first."""
     kinds_K3, kind_U = np.unique(units.sizes_U3, axis=0, return_inverse=True)
     kind_U = kind_U.reshape(-1)
-    asked_U = np.array([len(numbers) for numbers in units.members], np.int64)
     count = len(kinds_K3)
     units_K = np.bincount(kind_U, minlength=count)
-    asked_K = np.bincount(kind_U, weights=asked_U, minlength=count).astype(np.int64)
-    limits_K = np.zeros(count, np.int64)
-    np.maximum.at(limits_K, kind_U, [max(limits[i] for i in numbers) for numbers in units.members])
+    falling_L, limit_N = np.unique(-np.asarray(limits), return_inverse=True)
+    asked_KL = np.zeros((count, len(falling_L)), np.int64)
+    for kind, numbers in zip(kind_U, units.members, strict=True):
+        np.add.at(asked_KL[kind], limit_N[list(numbers)], 1)
     best = np.full((shapes + 1, count + 1), np.inf)  # best[k, j]: the first j kinds in k runs
     best[:, 0] = 0
     cut = np.zeros((shapes + 1, count + 1), int)
     for last in range(1, count + 1):
-        largest, read, asked, limit = np.zeros(3, int), 0, 0, 0
+        largest, read, asked_L = np.zeros(3, int), 0, 0
         for first in range(last - 1, -1, -1):
             largest = np.maximum(largest, kinds_K3[first])
-            read, asked = read + units_K[first], asked + asked_K[first]
-            limit = max(limit, limits_K[first])
+            read, asked_L = read + units_K[first], asked_L + asked_KL[first]
             patches, tokens, rest = largest
             at_once = _rest_rows(tokens, rest, rows) if rest else _rows_at_once(tokens, patches, rows)
-            cost = read * _cost(tokens, patches) + asked * _cost(rest, 0) + -(-asked // at_once) * limit * _STEP
+            batches_L = -(-np.cumsum(asked_L) // at_once)  # begun up to each limit
+            steps = -int(falling_L @ np.diff(batches_L, prepend=0))
+            cost = read * _cost(tokens, patches) + int(np.sum(asked_L)) * _cost(rest, 0) + steps * _STEP
             for k in range(1, shapes + 1):
                 if best[k - 1, first] + cost < best[k, last]:
                     best[k, last], cut[k, last] = best[k - 1, first] + cost, first

@@ -25,9 +25,10 @@ from umit_jax.infer.score import End, Options, logits_of, option_logps
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import bind
 from umit_jax.parallel.barrier import compiled_together
-from umit_jax.parallel.mesh import cache_sharding, everywhere
+from umit_jax.parallel.mesh import cache_sharding, everywhere, row_shards
 
 NO_TOKEN = -1  # an end token that never comes
+_FEWEST = 4  # rows to which a batch shrinks at most
 _LOOK = 16  # tokens between two looks for what ends a text
 
 
@@ -119,17 +120,43 @@ def generate(
     if options is not None:
         scored = compiled_together(option_logps, config, params, state.cache, end, options, compute_dtype=compute_dtype)
         options_BO = everywhere(scored)
-    stopped_B = np.zeros(rows, bool)
-    until, step = 0, _LOOK if ended else max_new_tokens
-    while until < max_new_tokens and not stopped_B.all():
-        until = min(until + step, max_new_tokens)
-        state = compiled_together(decode, config, params, state, end, rules, np.int32(until), stopped_B, **how)
+    shards = 1 if mesh is None else row_shards(mesh)
+    tokens_BN, lengths_B = np.zeros((rows, max_new_tokens), np.int32), np.zeros(rows, np.int32)
+    logps_BN = np.zeros((rows, max_new_tokens), np.float32)
+    here_R, done_R, count = np.arange(rows), np.zeros(rows, bool), 0  # here_R: the rows that the state still has
+    while count < max_new_tokens and not done_R.all():
+        until = min(count + _LOOK, max_new_tokens) if ended else max_new_tokens
+        fewer = _fewer(len(here_R), shards)
+        state = compiled_together(
+            decode, config, params, state, end, rules, np.int32(until), np.int32(fewer), done_R, **how
+        )
+        tokens_BN[here_R], logps_BN[here_R] = everywhere(state.tokens_BN), everywhere(state.logps_BN)
+        lengths_B[here_R], done_R, count = everywhere(state.lengths_B), everywhere(state.done_B), int(state.count)
         if ended:
-            tokens, lengths = everywhere(state.tokens_BN), everywhere(state.lengths_B)
-            text_over_B = [ended(row[:length].tolist()) for row, length in zip(tokens, lengths, strict=True)]
-            stopped_B = everywhere(state.done_B) | text_over_B
-    tokens_BN, lengths_B = everywhere(state.tokens_BN), everywhere(state.lengths_B)
-    return Generated(tokens_BN, lengths_B, everywhere(state.logps_BN), options_BO)
+            done_R = done_R | [ended(tokens_BN[row, : lengths_B[row]].tolist()) for row in here_R]
+        live = int((~done_R).sum())
+        if fewer and 0 < live <= fewer:
+            while live <= (next_fewer := _fewer(fewer, shards)):
+                fewer = next_fewer
+            kept_R = np.sort(np.argsort(done_R, kind="stable")[:fewer])
+            state, end = compiled_together(_kept, state, end, kept_R, mesh=mesh)
+            rules = rules._replace(limits_B=rules.limits_B[kept_R], keys_B2=rules.keys_B2[kept_R])
+            here_R, done_R = here_R[kept_R], done_R[kept_R]
+    return Generated(tokens_BN, lengths_B, logps_BN, options_BO)
+
+
+def _fewer(rows: int, shards: int) -> int:
+    """To how many rows a batch shrinks as soon as no more are left to answer, 0: to none. On a CPU a step costs nearly
+    in proportion to its rows; elsewhere it costs reading the weights, and other shapes would only be compiled."""
+    half = rows // 2
+    return half if jax.default_backend() == "cpu" and half >= _FEWEST and half % shards == 0 else 0
+
+
+@functools.partial(jax.jit, static_argnames=("mesh",))
+def _kept(state: _State, end: End, rows_R: jax.Array, *, mesh: Mesh | None) -> tuple[_State, End]:
+    """Some rows of what decode goes on from."""
+    kept, end = jax.tree.map(lambda x: x[rows_R], (state._replace(count=None), end))
+    return kept._replace(count=state.count, cache=_laid(kept.cache, mesh)), end
 
 
 def _check_rows(segments_BS: np.ndarray) -> None:
@@ -236,21 +263,22 @@ def decode(
     end: End,
     rules: Rules,
     until: jax.Array,
+    fewer: jax.Array,
     stopped_B: jax.Array,
     *,
     compute_dtype: str,
     sampling: Sampling = GREEDY,
     mesh: Mesh | None = None,
 ) -> _State:
-    """The state once every row is done or has `until` tokens; rows of stopped_B get no more. state is donated, so the
-    cache is never held twice."""
+    """The state once all rows but `fewer` are done, or have `until` tokens; rows of stopped_B get no more. state is
+    donated, so the cache is never held twice."""
     model = bind(config, params)
     first_slot = state.cache.filled_BT.shape[1] - state.tokens_BN.shape[1]
     # XLA:CPU copies a layer's weights out of the stack to use them: there once, and not again for every token.
     apart = model.decoder_layers() if jax.default_backend() == "cpu" else None
 
     def running(state: _State) -> jax.Array:
-        return (state.count < until) & ~jnp.all(state.done_B)
+        return (state.count < until) & (jnp.sum(~state.done_B) > fewer)
 
     def step(state: _State) -> _State:
         slot = first_slot + state.count - 1
