@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from umit_jax.batch import Batch, empty_batch
-from umit_jax.infer.generate import Generated, Rest, generate, prefill_prefix
+from umit_jax.infer.generate import Generated, Rest, generate, layers_apart, prefill_prefix
 from umit_jax.infer.progress import Progress
 from umit_jax.infer.sampling import GREEDY, Sampling
 from umit_jax.infer.score import Options, pack, slots_of
@@ -133,7 +133,7 @@ def answer_all(
     buckets = plan(sizes_N2, limits_N, rows=rows, shapes=shapes, shards=shards, prefixes_N2=prefixes_N2)
     work = list(_steps(buckets, there))
     progress = Progress(len(prompts), sum(len(step.numbers) for step in work if not step.reads))
-    prefix = None
+    prefix, layers = None, layers_apart(config, params) if work else None
     with contextlib.closing(progress):
         built = _ahead(prompts, work, prefixes_N2, config.vision.patch_values, mesh)
         for (bucket, numbers, first, reads), batch in zip(work, built, strict=True):
@@ -147,6 +147,7 @@ def answer_all(
                 params,
                 batch,
                 prefix=prefix if first else None,
+                layers=layers,
                 max_new_tokens=bucket.new_tokens,
                 eos_ids=eos_ids,
                 limits_B=_rows(limits_N, numbers, bucket.rows),

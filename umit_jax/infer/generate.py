@@ -23,6 +23,7 @@ from umit_jax.infer.cache import Cache, joined, make_cache, mark_filled, rows_of
 from umit_jax.infer.sampling import GREEDY, Sampling, choose
 from umit_jax.infer.score import End, Options, logits_of, option_logps
 from umit_jax.model.config import ModelConfig
+from umit_jax.model.decoder import DecoderLayer
 from umit_jax.model.param import bind
 from umit_jax.parallel.barrier import compiled_together
 from umit_jax.parallel.mesh import cache_sharding, everywhere, row_shards
@@ -79,6 +80,7 @@ def generate(
     prompts: Batch | Rest,
     *,
     prefix: Cache | None = None,
+    layers: list[DecoderLayer] | None = None,
     max_new_tokens: int,
     eos_ids: Sequence[int],
     limits_B: np.ndarray | None = None,
@@ -92,7 +94,7 @@ def generate(
 ) -> Generated:
     """Answers to prompts, one a row, right-padded (segments 1, then 0); a row of padding only gets no tokens.
 
-    prefix: of prefill_prefix, what rows begin with where prompts are a Rest.
+    prefix: of prefill_prefix, what rows begin with where prompts are a Rest. layers: of layers_apart, for many calls.
     limits_B: at most this many new tokens in each row, instead of N. A row stops at its first token in eos_ids, which
     stands at tokens_BN[b, lengths_B[b]] and is not part of the answer; a row that ran out of tokens has none there.
     ended: says of a row's tokens so far that nothing more is wanted; asked now and then, so more may have come.
@@ -120,6 +122,7 @@ def generate(
     if options is not None:
         scored = compiled_together(option_logps, config, params, state.cache, end, options, compute_dtype=compute_dtype)
         options_BO = everywhere(scored)
+    layers = layers_apart(config, params) if layers is None else layers
     shards = 1 if mesh is None else row_shards(mesh)
     tokens_BN, lengths_B = np.zeros((rows, max_new_tokens), np.int32), np.zeros(rows, np.int32)
     logps_BN = np.zeros((rows, max_new_tokens), np.float32)
@@ -128,7 +131,7 @@ def generate(
         until = min(count + _LOOK, max_new_tokens) if ended else max_new_tokens
         fewer = _fewer(len(here_R), shards)
         state = compiled_together(
-            decode, config, params, state, end, rules, np.int32(until), np.int32(fewer), done_R, **how
+            decode, config, params, layers, state, end, rules, np.int32(until), np.int32(fewer), done_R, **how
         )
         tokens_BN[here_R], logps_BN[here_R] = everywhere(state.tokens_BN), everywhere(state.logps_BN)
         lengths_B[here_R], done_R, count = everywhere(state.lengths_B), everywhere(state.done_B), int(state.count)
@@ -143,6 +146,17 @@ def generate(
             rules = rules._replace(limits_B=rules.limits_B[kept_R], keys_B2=rules.keys_B2[kept_R])
             here_R, done_R = here_R[kept_R], done_R[kept_R]
     return Generated(tokens_BN, lengths_B, logps_BN, options_BO)
+
+
+def layers_apart(config: ModelConfig, params: Any) -> list[DecoderLayer] | None:
+    """On a CPU the decoder's layers one by one, as their weights are read fastest; elsewhere None. XLA:CPU copies a
+    layer's weights out of the stack to use them: so this is done once, and not again for every token."""
+    return compiled_together(_layers_apart, config, params) if jax.default_backend() == "cpu" else None
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def _layers_apart(config: ModelConfig, params: Any) -> list[DecoderLayer]:
+    return bind(config, params).decoder_layers(few_tokens=True)
 
 
 def _fewer(rows: int, shards: int) -> int:
@@ -259,6 +273,7 @@ def _start(
 def decode(
     config: ModelConfig,
     params: Any,
+    layers: list[DecoderLayer] | None,
     state: _State,
     end: End,
     rules: Rules,
@@ -274,8 +289,6 @@ def decode(
     donated, so the cache is never held twice."""
     model = bind(config, params)
     first_slot = state.cache.filled_BT.shape[1] - state.tokens_BN.shape[1]
-    # XLA:CPU copies a layer's weights out of the stack to use them: there once, and not again for every token.
-    apart = model.decoder_layers() if jax.default_backend() == "cpu" else None
 
     def running(state: _State) -> jax.Array:
         return (state.count < until) & (jnp.sum(~state.done_B) > fewer)
@@ -284,7 +297,7 @@ def decode(
         slot = first_slot + state.count - 1
         filled_BT = mark_filled(state.cache.filled_BT, slot)
         x_BD, caches = model.decode_step(
-            apart or model.decoder_layers(),
+            layers or model.decoder_layers(),
             state.token_B,
             end.position_B + state.count - 1,
             state.cache.layers,

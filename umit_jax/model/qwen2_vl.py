@@ -89,9 +89,9 @@ class Qwen2VL(nnx.Module):
         x_BSD = self.embed(batch, compute_dtype=compute_dtype, attention=attention)
         return self.decoder.prefill(x_BSD, batch.positions_BS3, batch.segments_BS, implementation=attention)
 
-    def decoder_layers(self) -> list[DecoderLayer]:
-        """The layers one by one, for decode_step."""
-        return layer_list(self.decoder.layers)
+    def decoder_layers(self, *, few_tokens: bool = False) -> list[DecoderLayer]:
+        """The layers one by one, for decode_step (see param.layer_list)."""
+        return layer_list(self.decoder.layers, few_tokens=few_tokens)
 
     def decode_step(
         self,
