@@ -1,5 +1,6 @@
 """Greedy tokens equal those of transformers' generate, which sees one prompt at a time, with its own cache."""
 
+import argparse
 import functools
 
 import numpy as np
@@ -10,6 +11,7 @@ pytest.importorskip("transformers")
 
 import oracle  # noqa: E402
 
+from umit_jax.infer.buckets import answer_all, plan, prefixes, sizes  # noqa: E402
 from umit_jax.infer.generate import generate  # noqa: E402
 
 NEW_TOKENS = 24
@@ -68,3 +70,32 @@ def test_greedy_tokens_equal_those_of_transformers(shape, case):
         assert length == len(theirs) - (theirs[-1] == eos)
     assert lengths_B[0] <= NEW_TOKENS // 2
     assert np.all(tokens_BN[0, lengths_B[0] + 1 :] == 0)
+
+
+def prompt(sample):
+    """As umit_jax.infer.buckets.Prompt."""
+    index_S = np.full(len(sample.tokens), -1, np.int32)
+    index_S[np.isin(sample.tokens, (oracle.IMAGE, oracle.VIDEO))] = sample.merged_V
+    fields = {"tokens_S": sample.tokens, "positions_S3": sample.positions_S3, "patches_PC": sample.patches_PC}
+    fields |= {"patch_hw_P2": sample.hw_P2, "patch_segments_P": sample.frame_P, "vision_index_S": index_S}
+    return argparse.Namespace(**fields)
+
+
+@pytest.mark.parametrize("shape", oracle.SHAPES)
+def test_questions_that_share_their_images_are_answered_as_transformers_answers_each(shape):
+    model, config, params = models(shape)
+    samples = []
+    for image, media in enumerate([[5, (84, 112)], [2, (56, 56), 3, (112, 56)], [4, (4, 56, 84)]]):
+        for i in range(3):
+            sample = oracle.make_sample(model, [*media, 4 + 3 * i], seed=image)
+            words = np.random.default_rng([image, i]).integers(0, oracle.IMAGE, 4 + 3 * i)
+            sample.inputs["input_ids"][0, -len(words) :] = torch.from_numpy(words)
+            samples.append(sample)
+    prompts = [prompt(sample) for sample in samples]
+    limits = np.full(len(prompts), NEW_TOKENS)
+    (bucket,) = plan(sizes(prompts), limits, rows=9, shapes=2, prefixes_N2=prefixes(prompts))
+    assert (bucket.prefixes, bucket.rows) == (3, 9)
+    found = answer_all(config, params, prompts, max_new_tokens=NEW_TOKENS, eos_ids=(), rows=9, shapes=2)
+    expected = [their_tokens(model, sample, None) for sample in samples]
+    assert [answer.tokens for answer in found] == expected
+    assert len({tuple(tokens) for tokens in expected}) > 6
