@@ -25,8 +25,9 @@ RECORDS, BATCH = 9, 2
 
 
 def question(number: int, split: str) -> Record:
-    """Yes or no with options, a free question, boxes, in turn; images of three sizes."""
-    media = (image(28 * (1 + number % 3), 56, seed=number),)
+    """Yes or no with options, a free question, boxes, in turn, about each image; images of three sizes."""
+    shown = number // 3
+    media = (image(28 * (1 + shown % 3), 56, seed=shown),)
     words = f"Is the liver seen in number {number}?"
     asked = record(number, split=split, media=media, question=words)
     size = tuple(map(float, media[0].size))
