@@ -79,6 +79,8 @@ class Linear(nnx.Module):
     deviation is fan_in ** -0.5, of a bias bias_std.
     """
 
+    turned = False  # whether the kernel lies as (out, in)
+
     def __init__(
         self,
         d_in: dict[str, int],
@@ -93,7 +95,6 @@ class Linear(nnx.Module):
         self.bias = normal(tuple(d_out.values()), _names(d_out), bias_std) if bias else None
         self.inputs, self.outputs = len(d_in), tuple(d_out.values())
         self.whole = sum(name.startswith("_") for name in d_out)  # leading output axes that are never sharded
-        self.turned = False
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x (..., in) -> (..., out) in the dtype of x."""
