@@ -127,7 +127,16 @@ def test_decoding_leaves_its_loop_when_all_rows_are_done():
         CONFIG, params(), batch, rules, max_new_tokens=NEW, compute_dtype="float32", attention="blockwise"
     )
     state = generate_module.decode(
-        CONFIG, params(), state, end, rules, np.int32(NEW), np.zeros(2, bool), compute_dtype="float32"
+        CONFIG,
+        params(),
+        None,
+        state,
+        end,
+        rules,
+        np.int32(NEW),
+        np.int32(0),
+        np.zeros(2, bool),
+        compute_dtype="float32",
     )
     assert int(state.count) == 3
 
@@ -135,9 +144,9 @@ def test_decoding_leaves_its_loop_when_all_rows_are_done():
 def test_rows_whose_text_is_over_get_no_more_tokens_and_the_loop_ends_with_the_last_of_them(monkeypatch):
     asked_for, decode = [], generate_module.decode
 
-    def counted(config, params, state, end, rules, until, stopped_B, **how):
+    def counted(config, params, layers, state, end, rules, until, fewer, stopped_B, **how):
         asked_for.append((int(until), stopped_B.tolist()))
-        return decode(config, params, state, end, rules, until, stopped_B, **how)
+        return decode(config, params, layers, state, end, rules, until, fewer, stopped_B, **how)
 
     monkeypatch.setattr(generate_module, "decode", counted)
     monkeypatch.setattr(generate_module, "_LOOK", 4)
@@ -173,12 +182,12 @@ def test_a_shape_is_compiled_once_and_the_cache_is_updated_in_place():
     state, end = generate_module.prefill(
         CONFIG, params(), batch, rules, max_new_tokens=5, compute_dtype="float32", attention="blockwise"
     )
-    rest = end, rules, np.int32(5), np.zeros(2, bool)
+    rest = end, rules, np.int32(5), np.int32(0), np.zeros(2, bool)
     keys = state.cache.layers[0][0]
-    compiled = generate_module.decode.lower(CONFIG, params(), state, *rest, compute_dtype="float32").compile()
+    compiled = generate_module.decode.lower(CONFIG, params(), None, state, *rest, compute_dtype="float32").compile()
     cache_bytes = 2 * CONFIG.text.layers * keys.nbytes
     assert compiled.memory_analysis().alias_size_in_bytes >= cache_bytes
-    generate_module.decode(CONFIG, params(), state, *rest, compute_dtype="float32")
+    generate_module.decode(CONFIG, params(), None, state, *rest, compute_dtype="float32")
     assert keys.is_deleted()
 
 
@@ -195,7 +204,8 @@ def test_on_a_mesh_each_device_holds_its_rows_and_heads_of_the_cache_to_the_end(
         for array in jax.tree.leaves(state.cache.layers):
             rows, heads, *rest = array.shape
             assert {shard.data.shape for shard in array.addressable_shards} == {(rows // 2, heads // 2, *rest)}
-        state = generate_module.decode(CONFIG, everywhere, state, end, rules, np.int32(3), np.zeros(4, bool), **how)
+        rest = end, rules, np.int32(3), np.int32(0), np.zeros(4, bool)
+        state = generate_module.decode(CONFIG, everywhere, None, state, *rest, **how)
 
 
 def test_packed_rows_and_no_new_tokens_are_refused():
