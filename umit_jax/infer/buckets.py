@@ -33,6 +33,7 @@ from umit_jax.parallel.mesh import from_own_rows, own_rows, row_shards
 
 _ROUND = 16  # tokens and patches of a shape are multiples of this, so that close sizes count as one
 _MOST_SCORES = 2**23  # rows * patches**2 of one batch: 32 MB for each head of float32 scores
+_KINDS = 256  # different sizes between which groups are cut; where there are more, close ones count as one
 _STEP = 64  # prompt tokens that cost as much as reading all weights for one more token of a batch (more on a TPU)
 
 
@@ -119,10 +120,10 @@ def answer_all(
     pixel is needed. max_new_tokens: one limit for all, or one each. options: of each prompt, the answers whose
     likelihood is wanted, as token ids with their end token, or none. keys_N2: of random numbers (sampling.row_keys).
     rows: most prompts in a batch. shapes: most shapes, each of which costs two to four compilations; with one, nothing
-    is shared. ended: see generate. mesh:
-    over which params lie; a batch then has a multiple of its rows. known: answers by number that an earlier call
-    reported (the first process's count): a batch of which all are known is not generated again, and the others are the
-    same batches as they would be without. report: called with the answers of each batch as soon as they are there.
+    is shared. ended: see generate. mesh: over which params lie; a batch then has a multiple of its rows. known: answers
+    by number that an earlier call reported (the first process's count): a batch of which all are known is not generated
+    again, and the others are the same batches as they would be without. report: called with the answers of each batch
+    as soon as they are there.
     """
     known = known or {}
     there = _agreed(np.array([i in known for i in range(len(prompts))], bool))
@@ -303,19 +304,15 @@ def _units(sizes_N2: np.ndarray, prefixes_N2: np.ndarray) -> tuple[_Units, _Unit
     for numbers in alike.values():
         tokens, patches = sizes_N2[numbers].max(0)
         read = int(prefixes_N2[numbers[0], 1])
-        size = -(-np.array([patches, read, tokens - read]) // _ROUND) * _ROUND
-        longest = -(-tokens // _ROUND) * _ROUND
-        apart, shared = (
-            len(numbers) * _cost(longest, size[0]),
-            _cost(size[1], size[0]) + len(numbers) * _cost(size[2], 0),
-        )
-        if len(numbers) == 1 or apart <= shared:
+        size = _up(np.array([patches, read, tokens - read]), _ROUND)
+        apart = len(numbers) * _cost(_up(tokens, _ROUND), size[0])
+        if len(numbers) == 1 or apart <= _cost(size[1], size[0]) + len(numbers) * _cost(size[2], 0):
             alone.update(numbers)
         else:
             members.append(tuple(numbers))
             found.append(size)
     numbers = sorted(alone)
-    sizes_U2 = -(-sizes_N2[numbers][:, ::-1] // _ROUND) * _ROUND
+    sizes_U2 = _up(sizes_N2[numbers][:, ::-1], _ROUND)
     whole = _Units([(i,) for i in numbers], np.pad(sizes_U2, ((0, 0), (0, 1))))
     return whole, _Units(members, np.array(found, np.int64).reshape(-1, 3))
 
@@ -346,6 +343,11 @@ def _bucket(
     return Bucket(windows, whole_shards[0], tokens, patches, new_tokens, whole_shards[1], rest)
 
 
+def _up(sizes: Any, to: int) -> Any:
+    """Rounded up to multiples."""
+    return -(-sizes // to) * to
+
+
 def _rows_at_once(tokens: int, patches: int, rows: int) -> int:
     """Of the `rows` of a device, those whose attention scores are not too many."""
     return max(1, min(rows, _MOST_SCORES // max(patches, tokens) ** 2))
@@ -360,27 +362,30 @@ def _split(units: _Units, limits: np.ndarray, shapes: int, rows: int) -> list[tu
     """For 0 to `shapes` runs: units cut by size into at most so many of least cost, and that cost: reading each unit
     and each rest in the shape of its run, and the steps of their batches of `rows`, those with the longest limits
     first."""
-    kinds_K3, kind_U = np.unique(units.sizes_U3, axis=0, return_inverse=True)
-    kind_U = kind_U.reshape(-1)
+    grain = _ROUND
+    while len(kinds_K3 := np.unique(_up(units.sizes_U3, grain), axis=0)) > _KINDS:
+        grain *= 2
+    kind_U = np.unique(_up(units.sizes_U3, grain), axis=0, return_inverse=True)[1].reshape(-1)
     count = len(kinds_K3)
     units_K = np.bincount(kind_U, minlength=count)
     falling_L, limit_N = np.unique(-np.asarray(limits), return_inverse=True)
     asked_KL = np.zeros((count, len(falling_L)), np.int64)
-    for kind, numbers in zip(kind_U, units.members, strict=True):
-        np.add.at(asked_KL[kind], limit_N[list(numbers)], 1)
+    kind_M = np.repeat(kind_U, [len(numbers) for numbers in units.members])
+    np.add.at(asked_KL, (kind_M, limit_N[[i for numbers in units.members for i in numbers]]), 1)
+    most_KL = np.cumsum(asked_KL, axis=1)  # with at least this limit
+    drops_L = np.diff(falling_L, append=0)  # from a limit to the next
     best = np.full((shapes + 1, count + 1), np.inf)  # best[k, j]: the first j kinds in k runs
     best[:, 0] = 0
     cut = np.zeros((shapes + 1, count + 1), int)
     for last in range(1, count + 1):
-        largest, read, asked_L = np.zeros(3, int), 0, 0
+        largest, read, most_L = np.zeros(3, int), 0, 0
         for first in range(last - 1, -1, -1):
             largest = np.maximum(largest, kinds_K3[first])
-            read, asked_L = read + units_K[first], asked_L + asked_KL[first]
+            read, most_L = read + units_K[first], most_L + most_KL[first]
             patches, tokens, rest = largest
             at_once = _rest_rows(tokens, rest, rows) if rest else _rows_at_once(tokens, patches, rows)
-            batches_L = -(-np.cumsum(asked_L) // at_once)  # begun up to each limit
-            steps = -int(falling_L @ np.diff(batches_L, prepend=0))
-            cost = read * _cost(tokens, patches) + int(np.sum(asked_L)) * _cost(rest, 0) + steps * _STEP
+            steps = -(-most_L // at_once) @ drops_L
+            cost = read * _cost(tokens, patches) + most_L[-1] * _cost(rest, 0) + steps * _STEP
             for k in range(1, shapes + 1):
                 if best[k - 1, first] + cost < best[k, last]:
                     best[k, last], cut[k, last] = best[k - 1, first] + cost, first
