@@ -38,7 +38,7 @@ import oracle
 import torch
 import transformers
 
-from umit_jax.infer.buckets import answer_all, prefixes
+from umit_jax.infer.buckets import answer_all
 from umit_jax.model.config import ModelConfig
 
 # hidden, mlp, heads, kv heads, layers, vocabulary, and the tower's width, heads, layers
@@ -217,7 +217,7 @@ def main() -> None:
     theirs_of = {name: seconds for name, seconds in spent.items() if name != "ours"}
     ratios = {name: [a / b for a, b in zip(spent["ours"], other, strict=True)] for name, other in theirs_of.items()}
     new_tokens = sum(map(len, said["ours"]))
-    images = len(set(prefixes(prompts)[:, 0].tolist()))
+    images = len({prompt.patches_PC.tobytes() for prompt in prompts})
     report = {
         **about,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -23,7 +23,7 @@ from PIL import Image
 logger = logging.getLogger(__name__)
 _BITS = 22  # of a weight, behind the point
 _HALF = 1 << (_BITS - 1)
-_LONGEST = 1 << 13  # side of a picture: copies of larger ones would be felt in memory
+_LONGEST, _LARGEST = 1 << 13, 1 << 24  # side and pixels of a picture: copies of larger ones would be felt in memory
 _PIXELS = {"RGB": ("RGBX", np.int32, 3), "L": ("L", np.uint8, 1)}  # mode -> bytes of a pixel, as one value, bands
 
 # (height, width) before and after -> are the rows resized first?
@@ -58,7 +58,7 @@ class _Passes(NamedTuple):
 def bicubic(image: Image.Image, size_wh: tuple[int, int]) -> list[np.ndarray]:
     """`bands` of a picture in mode RGB or L at another size, as `image.resize(size_wh, BICUBIC)` has them."""
     passes, order = _passes(), _order(image.mode)
-    if passes is None or order is None or max(image.size) > _LONGEST:
+    if passes is None or order is None or max(image.size) > _LONGEST or math.prod(image.size) > _LARGEST:
         return bands(image.resize(size_wh, Image.Resampling.BICUBIC))
     return list(_resampled(image, size_wh, passes, order))
 

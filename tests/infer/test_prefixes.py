@@ -155,3 +155,29 @@ def test_an_image_with_many_questions_is_read_once_and_one_that_pays_little_is_n
     small = [about(make_prompt(20, 1, seed=0), 60, i) for i in range(2)]
     (bucket,) = plan(sizes(small), np.full(2, 8), rows=16, shapes=4, prefixes_N2=prefixes(small))
     assert (bucket.prefixes, bucket.rest) == (0, 0)
+
+
+def test_large_images_with_many_questions_do_not_fill_memory_with_their_keys():
+    prefixes_N2 = np.array([(i // 20, 3104) for i in range(80)])
+    sizes_N2 = np.array([(3150, 12288)] * 80)
+    (bucket,) = plan(sizes_N2, np.full(80, 8), rows=32, shapes=4, prefixes_N2=prefixes_N2)
+    assert (bucket.prefixes, bucket.rest, bucket.rows) == (1, 48, 5)
+    assert bucket.rows * (bucket.tokens + bucket.rest) <= 2**14
+
+
+def test_a_text_is_asked_about_at_the_same_tokens_whatever_other_rows_there_are(params):
+    asked = [make_prompt(20, 8, seed=i) for i in range(8)]
+    seen = {}
+
+    def lengths(limits):
+        seen.clear()
+
+        def ended(tokens):
+            seen.setdefault(tuple(tokens[:5]), []).append(len(tokens))
+            return False
+
+        arguments = {"max_new_tokens": limits, "eos_ids": (), "shapes": 1, "rows": 8}
+        answer = answer_all(CONFIG, params, asked, ended=ended, **arguments)[0]
+        return seen[tuple(answer.tokens[:5])]
+
+    assert lengths([48] * 8) == lengths([48] + [7] * 7) == [16, 32, 48]

@@ -27,7 +27,7 @@ def alone(work):
     """One process on one device: its directory."""
     summary = evaluate(work, work / "alone", **DRAWN)
     assert (summary["n"], summary["processes"]) == (RECORDS, 1)
-    assert 0 < summary["compilations"] <= 4 * 4  # prefix, rest, decode and options of at most four shapes
+    assert 0 < summary["compilations"] <= 4 * 4  # prefix, rest, decode and options of four shapes; two rows stay two
     return work / "alone"
 
 

@@ -4,7 +4,8 @@ Prompts are split by size into at most `shapes` groups, chosen to pad least and 
 group's shape is its largest prompt. Questions about the same images share a prefix: everything up to the last vision
 token, which is read once for all of them where that is less work (evaluation sets ask up to twenty questions an image).
 Within a group, prompts with the same limit on new tokens go together, so that one long report does not keep a row of
-one-word answers waiting. Rows of one batch are fewer where images are large: attention scores grow with the square.
+one-word answers waiting. Rows of one batch are fewer where images are large: attention scores grow with the square,
+and keys and values with what is cached.
 
 On a mesh every process runs the same batches and builds the prompts of its own rows only, the next batch's while this
 one is generated; every process gets all answers.
@@ -32,7 +33,8 @@ from umit_jax.parallel.barrier import compiled_together
 from umit_jax.parallel.mesh import from_own_rows, own_rows, row_shards
 
 _ROUND = 16  # tokens and patches of a shape are multiples of this, so that close sizes count as one
-_MOST_SCORES = 2**23  # rows * patches**2 of one batch: 32 MB for each head of float32 scores
+_MOST_SCORES = 2**23  # of one batch, for each head: 32 MB in float32
+_MOST_SLOTS = 2**14  # prompt tokens that one batch caches: a gigabyte of keys and values for 7b in bfloat16
 _KINDS = 256  # different sizes between which groups are cut; where there are more, close ones count as one
 _STEP = 64  # prompt tokens that cost as much as reading all weights for one more token of a batch (more on a TPU)
 
@@ -119,11 +121,11 @@ def answer_all(
     `prefixes`), none is read for these, and where they have a method text(number), it is asked for prompts of which no
     pixel is needed. max_new_tokens: one limit for all, or one each. options: of each prompt, the answers whose
     likelihood is wanted, as token ids with their end token, or none. keys_N2: of random numbers (sampling.row_keys).
-    rows: most prompts in a batch. shapes: most shapes, each of which costs two to four compilations; with one, nothing
-    is shared. ended: see generate. mesh: over which params lie; a batch then has a multiple of its rows. known: answers
-    by number that an earlier call reported (the first process's count): a batch of which all are known is not generated
-    again, and the others are the same batches as they would be without. report: called with the answers of each batch
-    as soon as they are there.
+    rows: most prompts in a batch. shapes: most shapes, each of which costs two to four compilations, and on a CPU one
+    for each number of rows that a batch shrinks to; with one, nothing is shared. ended: see generate. mesh: over which
+    params lie; a batch then has a multiple of its rows. known: answers by number that an earlier call reported (the
+    first process's count): a batch of which all are known is not generated again, and the others are the same batches
+    as they would be without. report: called with the answers of each batch as soon as they are there.
     """
     known = known or {}
     there = _agreed(np.array([i in known for i in range(len(prompts))], bool))
@@ -354,8 +356,9 @@ def _rows_at_once(tokens: int, patches: int, rows: int) -> int:
 
 
 def _rest_rows(tokens: int, rest: int, rows: int) -> int:
-    """As _rows_at_once, where `rest` tokens attend to `tokens` before them and to themselves."""
-    return max(1, min(rows, _MOST_SCORES // (rest * (tokens + rest))))
+    """As _rows_at_once, where `rest` tokens attend to `tokens` before them and to themselves, and all are cached in
+    every row."""
+    return max(1, min(rows, _MOST_SCORES // (rest * (tokens + rest)), _MOST_SLOTS // (tokens + rest)))
 
 
 def _split(units: _Units, limits: np.ndarray, shapes: int, rows: int) -> list[tuple[float, list[np.ndarray]]]:

@@ -1,12 +1,13 @@
 """Generation: prefill the prompts, score options beside them, then one token a step for all rows until all stop.
 
 Compiled programs per shape of Batch and max_new_tokens: `prefill` reads the prompts and fills the cache, `option_logps`
-(score.py) reads it, `decode` is one lax.while_loop over steps that leaves as soon as all rows are done. Where prompts
-begin alike, as questions about one image do, `prefill_prefix` reads what they share once and `prefill_rest`, instead of
-`prefill`, goes on from there in every row. The cache is donated and lives in the loop's carry, so it is updated in
-place. A new token's M-RoPE position, the same on all three axes, is one more than the largest of everything before it
-(after an image the text goes on from its longer side, not from its token count). On a mesh rows lie over (data, fsdp),
-and heads of the cache over tensor.
+(score.py) reads it, `decode` is one lax.while_loop over steps that leaves as soon as all rows are done; on a CPU as
+soon as half of them are, which then leave the batch, and it goes on with the others. Where prompts begin alike, as
+questions about one image do, `prefill_prefix` reads what they share once and `prefill_rest`, instead of `prefill`, goes
+on from there in every row. The cache is donated and lives in the loop's carry, so it is updated in place. A new token's
+M-RoPE position, the same on all three axes, is one more than the largest of everything before it (after an image the
+text goes on from its longer side, not from its token count). On a mesh rows lie over (data, fsdp), and heads of the
+cache over tensor.
 """
 
 import functools
@@ -128,14 +129,15 @@ def generate(
     logps_BN = np.zeros((rows, max_new_tokens), np.float32)
     here_R, done_R, count = np.arange(rows), np.zeros(rows, bool), 0  # here_R: the rows that the state still has
     while count < max_new_tokens and not done_R.all():
-        until = min(count + _LOOK, max_new_tokens) if ended else max_new_tokens
+        look = (count // _LOOK + 1) * _LOOK  # at the same tokens whatever other rows there are
+        until = min(look, max_new_tokens) if ended else max_new_tokens
         fewer = _fewer(len(here_R), shards)
         state = compiled_together(
             decode, config, params, layers, state, end, rules, np.int32(until), np.int32(fewer), done_R, **how
         )
         tokens_BN[here_R], logps_BN[here_R] = everywhere(state.tokens_BN), everywhere(state.logps_BN)
         lengths_B[here_R], done_R, count = everywhere(state.lengths_B), everywhere(state.done_B), int(state.count)
-        if ended:
+        if ended and count == until:
             done_R = done_R | [ended(tokens_BN[row, : lengths_B[row]].tolist()) for row in here_R]
         live = int((~done_R).sum())
         if fewer and 0 < live <= fewer:

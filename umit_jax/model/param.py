@@ -114,8 +114,8 @@ class Linear(nnx.Module):
         return x_TI @ self.columns(self.kernel.get_value()).astype(x_TI.dtype)
 
     def turn(self) -> None:
-        """From now on the kernel lies as (out, in), which is read in order where it meets few tokens: on a CPU 24 of
-        them then take three quarters of the time, and one no longer."""
+        """From now on the kernel is a matrix (out, in), without logical axes, which is read in order where it meets few
+        tokens: on a CPU 24 of them then take three quarters of the time, and one no longer."""
         self.kernel.set_value(self.columns(self.kernel.get_value()).T)
         self.turned = True
 
