@@ -42,6 +42,7 @@ MODEL = ModelConfig.from_dict(
     }
 )
 FROZEN_TOWER = (("vision/.*", None), (".*", 1.0))
+SIGTERM_SECONDS = 5  # jax's preemption service looks for the signal once a second, then all processes have to agree
 
 
 @dataclasses.dataclass
@@ -73,7 +74,7 @@ class ToyStream:
         self.rows, self.mine = rows, slice(index * rows // count, (index + 1) * rows // count)
         self.nan_at = (nan_at,) if isinstance(nan_at, int) else nan_at
         self.hang_at, self.end_at = hang_at if hang_part in (None, index) else 0, end_at
-        self.text_only = text_only
+        self.text_only, self.several = text_only, count > 1
         self.term_at = term_at if index == term_part else 0
 
     def counts(self, step: int) -> dict[str, Any]:
@@ -85,6 +86,8 @@ class ToyStream:
                 time.sleep(600)
             if step == self.term_at:
                 os.kill(os.getpid(), signal.SIGTERM)
+                if self.several:
+                    time.sleep(SIGTERM_SECONDS)  # steps of a toy take milliseconds: all would be done before that
             batch = toy_batch(step, self.rows)
             if step in self.text_only:
                 without_images(batch, self.rows // 2)

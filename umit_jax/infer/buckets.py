@@ -366,10 +366,12 @@ def _split(units: _Units, limits: np.ndarray, shapes: int, rows: int) -> list[tu
     and each rest in the shape of its run, and the steps of their batches of `rows`, those with the longest limits
     first."""
     grain = _ROUND
-    while len(kinds_K3 := np.unique(_up(units.sizes_U3, grain), axis=0)) > _KINDS:
+    while True:
+        kinds_K3, kind_U = np.unique(_up(units.sizes_U3, grain), axis=0, return_inverse=True)
+        if (count := len(kinds_K3)) <= _KINDS:
+            break
         grain *= 2
-    kind_U = np.unique(_up(units.sizes_U3, grain), axis=0, return_inverse=True)[1].reshape(-1)
-    count = len(kinds_K3)
+    kind_U = kind_U.reshape(-1)  # numpy 2.0 gives it a second axis
     units_K = np.bincount(kind_U, minlength=count)
     falling_L, limit_N = np.unique(-np.asarray(limits), return_inverse=True)
     asked_KL = np.zeros((count, len(falling_L)), np.int64)
