@@ -105,8 +105,7 @@ def _prepare(name: str, args: argparse.Namespace, options: dict[str, Any]) -> di
 
 def _list() -> dict[str, Any]:
     for name, entry in catalogue().items():
-        print(f"{name}: {entry.what}\n  from: {entry.where}\n  licence: {entry.license}\n  tasks: {entry.tasks}")
-        print(f"  coordinates: {entry.frame}" + (f"\n  records expected: {entry.published}" if entry.published else ""))
+        print(entry.listed(name))
     return {"datasets": list(catalogue())}
 
 

@@ -64,8 +64,8 @@ class ChimedVl:
 
     @property
     def rules(self) -> Rules:
-        layouts = catalogue()[NAME].layouts
-        return Rules(leaks="report", expected={k: n for part in self.files for k, n in layouts[part].items()})
+        subsets = catalogue()[NAME].subsets
+        return Rules(leaks="report", expected={k: n for part in self.files for k, n in subsets[part].items()})
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -130,7 +130,7 @@ def converter(source: Path, *, images: Path, subset: Sequence[str] = (), seed: i
     """images: the folder, or zip archive, with the images of PMC-OA and PMC-VQA. subset: which of FILES; all that are
     there by default. Raises LayoutError."""
     for value in subset:
-        one_of("subset", value, list(FILES))
+        one_of("subset", value, list(catalogue()[NAME].subsets))
     files: dict[str, Path] = {}
     for part in subset or FILES:
         found = find(source, FILES[part])

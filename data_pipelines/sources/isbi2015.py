@@ -24,7 +24,7 @@ from data_pipelines.parts import Rejected
 from data_pipelines.prompts import term
 from data_pipelines.publish import Rules
 from data_pipelines.record import Media, Record
-from data_pipelines.sources.layout import LayoutError, one_of
+from data_pipelines.sources.layout import LayoutError, one_of, refuse_packed
 from data_pipelines.sources.make import Maker
 from umit_jax.targets import Frame, TargetError, convert, points_target
 
@@ -68,9 +68,11 @@ class Isbi2015Converter:
 
     def units(self) -> list[Unit]:
         """Raises LayoutError and OSError."""
+        refuse_packed(self.source / "AnnotationsByMD")
         units = []
         for split, folder in facts()["splits"].items():
             there = self.source / "RawImage" / folder
+            refuse_packed(there)
             names = sorted(path.name for path in there.iterdir()) if there.is_dir() else []
             units += [Unit(split, Path(name).stem, name) for name in names if name.lower().endswith(".bmp")]
         if not units:
@@ -121,6 +123,8 @@ def converter(source: Path, *, annotator: str = "mean", seed: int = 0) -> Isbi20
     one_of("annotator", annotator, ANNOTATORS)
     roots = [folder for folder in (source, *sorted(source.iterdir())) if (folder / "RawImage").is_dir()]
     if not roots:
+        for folder in (source, *source.glob("*/")):
+            refuse_packed(folder / "RawImage")
         raise LayoutError(f"{source}: no folder RawImage, here or one folder deeper")
     return Isbi2015Converter(roots[0], annotator, seed)
 

@@ -24,7 +24,7 @@ from data_pipelines.publish import Rules
 from data_pipelines.record import Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.folder import split_of
-from data_pipelines.sources.layout import LayoutError
+from data_pipelines.sources.layout import LayoutError, refuse_packed
 from data_pipelines.sources.make import Maker, RowError, plain
 from data_pipelines.sources.source_files import find, inside, load_json, missing, patient_of, read_picture, stamp
 from umit_jax.targets import text_target
@@ -58,6 +58,7 @@ class IuXray:
 
     def units(self) -> list[tuple[str, str, str]]:
         """Raises LayoutError for an annotation file of another form."""
+        refuse_packed(self.images)
         patient_of(self.source, "")  # makes the key before several workers want it
         if self.annotation is None:
             return [("", path.name, "") for path in sorted(_below(self.reports, ".xml"), key=_number)]
@@ -136,9 +137,12 @@ def converter(source: Path, *, images: Path | None = None, seed: int = 0) -> IuX
     if annotation:
         return IuXray(source, annotation[0], source, images or annotation[0].parent / "images", seed)
     if not reports:
+        for folder in (source, *source.glob("*/")):
+            refuse_packed(folder / "ecgen-radiology", archives=("NLMCXR_reports.tgz",))
         raise missing(source, ("annotation.json", "ecgen-radiology/*.xml"))
     pictures = images or next((f for f in (source / "NLMCXR_png", source / "images", source) if _has_png(f)), None)
     if pictures is None:
+        refuse_packed(source / "NLMCXR_png", source / "images")
         raise missing(source, ("NLMCXR_png/*.png",))
     return IuXray(source, None, reports[0].parent, pictures, seed)
 

@@ -22,7 +22,15 @@ from data_pipelines.record import SPLITS, Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.folder import split_of
 from data_pipelines.sources.layout import LayoutError
-from data_pipelines.sources.m3d_volume import PARTS, ROOTS, find_volume, plain_name, show_volume, tail_of
+from data_pipelines.sources.m3d_volume import (
+    PARTS,
+    ROOTS,
+    find_volume,
+    plain_name,
+    refuse_packed_volumes,
+    show_volume,
+    tail_of,
+)
 from data_pipelines.sources.make import Maker, plain
 from data_pipelines.sources.source_files import find, inside, load_json, patient_of
 from umit_jax.targets import text_target
@@ -68,6 +76,7 @@ class M3dCapConverter:
 
     def units(self) -> list[Unit]:
         """Raises LayoutError and OSError."""
+        refuse_packed_volumes(self.images)
         patient_of(self.source, "")  # the key is there before the workers are
         units = list(self._from_list(self.listed) if self.listed else self._from_folders())
         if not units:

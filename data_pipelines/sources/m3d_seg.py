@@ -28,7 +28,7 @@ from data_pipelines.parts import Rejected
 from data_pipelines.publish import Rules
 from data_pipelines.record import Record
 from data_pipelines.sources.catalogue import catalogue
-from data_pipelines.sources.layout import LayoutError, one_of
+from data_pipelines.sources.layout import LayoutError, one_of, refuse_packed
 from data_pipelines.sources.make import Maker
 from data_pipelines.sources.source_files import inside, load_json, patient_of
 from umit_jax.targets import Frame, boxes_target
@@ -145,6 +145,8 @@ class M3dSegConverter:
 
 def converter(source: Path, *, subset: Sequence[str] = (), window: str = MINMAX, seed: int = 0) -> M3dSegConverter:
     """subset: codes ("0000" to "0024") of the collections wanted, by default all there are. Raises LayoutError."""
+    for code in subset or [f"{number:04d}" for number in range(25)]:
+        refuse_packed(source / code)
     found = sorted(path.name for path in source.iterdir() if path.is_dir() and _CODE.fullmatch(path.name))
     if not found:
         raise LayoutError(f"{source}: no collection (a folder 0000 to 0024)")

@@ -22,6 +22,7 @@ from data_pipelines.media.raster import read_image
 from data_pipelines.media.show import LARGEST
 from data_pipelines.media.stack import show_stack
 from data_pipelines.record import Media
+from data_pipelines.sources.layout import refuse_packed
 from data_pipelines.sources.source_files import inside
 
 PARTS = ("ct_case", "ct_quizze")
@@ -34,6 +35,14 @@ def tail_of(name: str) -> str:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     starts = [i for i, part in enumerate(parts) if part in PARTS]
     return "/".join(parts[starts[-1] :] if starts else parts)
+
+
+def refuse_packed_volumes(folder: Path) -> None:
+    """Raises LayoutError where ct_case or ct_quizze, or a folder of both, is still an archive."""
+    for part in PARTS:
+        refuse_packed(*(folder / root / part for root in ROOTS))
+    if not any((folder / part).is_dir() for part in PARTS):
+        refuse_packed(*(folder / root for root in ROOTS[1:]))
 
 
 def find_volume(folder: Path, tail: str) -> Path:

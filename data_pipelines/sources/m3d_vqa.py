@@ -25,7 +25,7 @@ from data_pipelines.publish import Rules
 from data_pipelines.record import Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.layout import LayoutError, one_of
-from data_pipelines.sources.m3d_volume import find_volume, show_volume, tail_of
+from data_pipelines.sources.m3d_volume import find_volume, refuse_packed_volumes, show_volume, tail_of
 from data_pipelines.sources.make import Maker, RowError, kind_of, plain, vqa
 from data_pipelines.sources.source_files import patient_of
 from umit_jax.targets import Target, options_target
@@ -75,6 +75,7 @@ class M3dVqaConverter:
 
     def units(self) -> list[Unit]:
         """Raises LayoutError and OSError."""
+        refuse_packed_volumes(self.images)
         patient_of(self.source, "")  # the key is there before the workers are
         units = []
         for part in self.parts:
@@ -131,7 +132,7 @@ def converter(
     folder = next((f for f in (source, source / "M3D_VQA") if any(f.glob("M3D_VQA_*.csv"))), None)
     if folder is None:
         raise LayoutError(f"{source}: no M3D_VQA_*.csv")
-    there = [part for part in FILES if (folder / f"M3D_VQA_{part}.csv").is_file()]
+    there = [part for part in catalogue()[NAME].subsets if (folder / f"M3D_VQA_{part}.csv").is_file()]
     parts = tuple(one_of("subset", part, there) for part in dict.fromkeys(subset))
     return M3dVqaConverter(source, folder, images or source, parts or tuple(p for p in USUAL if p in there), seed)
 

@@ -24,11 +24,13 @@ from data_pipelines.parts import Rejected
 from data_pipelines.publish import Rules
 from data_pipelines.record import SPLITS, Media, Record
 from data_pipelines.sources import npz
+from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.fetch import cache_dir
 from data_pipelines.sources.layout import LayoutError, one_of
 from data_pipelines.sources.make import Maker
 from umit_jax.targets import options_target
 
+NAME = "medmnist"
 NAMES = {"train": "train", "validation": "val", "test": "test"}
 TASK = "classification"
 _NO_YES = ("no", "yes")
@@ -42,7 +44,6 @@ class Set:
 
     kind: str
     modality: str
-    counts: tuple[int, int, int]
     labels: tuple[str, ...]
     multi: bool = False
     solid: bool = False
@@ -53,10 +54,7 @@ class Set:
 def sets() -> dict[str, Set]:
     """Every set by flag, in the order of the paper."""
     table = yaml.safe_load(Path(__file__).with_name("medmnist.yaml").read_text(encoding="utf-8"))
-    return {
-        flag: Set(**row | {"counts": tuple(row["counts"]), "labels": tuple(row["labels"])})
-        for flag, row in table.items()
-    }
+    return {flag: Set(**row | {"labels": tuple(row["labels"])}) for flag, row in table.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +77,7 @@ class MedMnistConverter:
     files: tuple[tuple[str, str], ...]
     seed: int
     cache: Path
-    name: str = "medmnist"
+    name: str = NAME
     near: bool = True
 
     @property
@@ -90,9 +88,8 @@ class MedMnistConverter:
     def rules(self) -> Rules:
         expected: dict[str, int] = {f"{split}/{TASK}": 0 for split in SPLITS}
         for flag, _ in self.files:
-            chosen = sets()[flag]
-            for split, count in zip(SPLITS, chosen.counts, strict=True):
-                expected[f"{split}/{TASK}"] += count * (len(chosen.labels) if chosen.multi else 1)
+            for key, count in catalogue()[NAME].subsets[flag].items():
+                expected[key] += count
         return Rules(leaks="report", expected=expected)
 
     def units(self) -> list[Unit]:
@@ -159,7 +156,9 @@ def converter(
         match = _FILE.fullmatch(path.name)
         if match and match[1] in sets():
             found.setdefault(match[1], {})[int(match[2] or 28)] = path.name
-    wanted = [one_of("subset", flag, list(sets())) for flag in subset] or [flag for flag in sets() if flag in found]
+    wanted = [one_of("subset", flag, list(catalogue()[NAME].subsets)) for flag in subset] or [
+        flag for flag in sets() if flag in found
+    ]
     if not wanted:
         raise LayoutError(f"{source}: no MedMNIST file ({', '.join(list(sets())[:3])}, ... .npz)")
     files = [(flag, _file(source, flag, found.get(flag, {}), size)) for flag in dict.fromkeys(wanted)]

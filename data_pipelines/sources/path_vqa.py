@@ -20,7 +20,7 @@ from data_pipelines.publish import Rules
 from data_pipelines.record import Record
 from data_pipelines.sources import hub
 from data_pipelines.sources.catalogue import catalogue
-from data_pipelines.sources.layout import LayoutError
+from data_pipelines.sources.layout import LayoutError, refuse_packed
 from data_pipelines.sources.make import Maker, RowError, plain, topic_of, vqa
 from data_pipelines.sources.plain_pickle import load_plain
 from data_pipelines.sources.source_files import find, inside, missing, patient_of, read_picture, stamp
@@ -55,6 +55,9 @@ class PathVqa:
 
     def units(self) -> list[tuple[str, int]]:
         """Raises LayoutError for a file that is not a list of questions."""
+        refuse_packed(self.root / "images")
+        for split in self._files():
+            refuse_packed(self.root / "images" / split)
         patient_of(self.source, "")  # makes the key before several workers want it
         return [(split, i) for split, file in self._files().items() for i in range(len(_rows(file)))]
 
@@ -93,6 +96,8 @@ def converter(source: Path, *, seed: int = 0) -> "PathVqa | hub.HubVqa":
         return PathVqa(source, pickles[0].parents[2], seed)
     if hub.files(source):
         return hub.HubVqa(NAME, source, catalogue()[NAME].layouts["hub"], seed)
+    for folder in (source, *source.glob("*/")):
+        refuse_packed(folder / "split")
     raise missing(source, ("split/qas/train/train_qa.pkl", "data/train-*.parquet"))
 
 

@@ -22,7 +22,7 @@ from data_pipelines.publish import Rules
 from data_pipelines.record import Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.folder import split_of
-from data_pipelines.sources.layout import LayoutError
+from data_pipelines.sources.layout import LayoutError, refuse_packed
 from data_pipelines.sources.make import Maker, RowError, plain
 from data_pipelines.sources.source_files import (
     find,
@@ -120,6 +120,7 @@ def converter(source: Path, *, images: Path | None = None, seed: int = 0) -> Pei
         raise missing(source, (f"both {SPLITS['train']} and {SPLITS['test']}",), lists.values())
     folder = images or captions.parent / _IMAGES
     if not folder.is_dir():
+        refuse_packed(folder)
         raise missing(source, (f"a folder {_IMAGES}",))
     return PeirGross(source, captions, lists, folder, seed)
 

@@ -129,7 +129,7 @@ def converter(source: Path, *, images: Path | None = None, subset: Sequence[str]
     """images: folder or archive of the images where it is not beside the captions. subset: "beta" or "aligned", where
     both files are there. Raises LayoutError."""
     for value in subset:
-        one_of("subset", value, list(FILES))
+        one_of("subset", value, list(catalogue()[NAME].subsets))
     names = [FILES[value] for value in subset] or list(FILES.values())
     files = [file for name in names for file in find(source, name)]
     if not files:

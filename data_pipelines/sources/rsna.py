@@ -28,7 +28,7 @@ from data_pipelines.publish import Rules
 from data_pipelines.record import Media, Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.folder import split_of
-from data_pipelines.sources.layout import LayoutError
+from data_pipelines.sources.layout import LayoutError, refuse_packed
 from data_pipelines.sources.make import Maker, RowError, boxes
 from data_pipelines.sources.source_files import find_one, inside, patient_of
 from umit_jax.targets import options_target
@@ -74,6 +74,7 @@ class RsnaConverter:
 
     def units(self) -> list[Unit]:
         """Raises LayoutError and OSError."""
+        refuse_packed(self._folder)
         patient_of(self.source, "")  # the key is there before the workers are
         labels = _grouped(find_one(self.source, "stage_2_train_labels.csv"), _LABELS)
         classes = _grouped(find_one(self.source, "stage_2_detailed_class_info.csv"), ("patientId", "class"))

@@ -21,13 +21,14 @@ from data_pipelines.parts import Rejected
 from data_pipelines.publish import Rules
 from data_pipelines.record import LANGUAGES, Record
 from data_pipelines.sources.catalogue import catalogue
-from data_pipelines.sources.layout import LayoutError, one_of
+from data_pipelines.sources.layout import LayoutError, one_of, refuse_packed
 from data_pipelines.sources.make import Maker, RowError, boxes, kind_of, numbers, plain, vqa
 from data_pipelines.sources.source_files import (
     find_one,
     inside,
     load_json,
     load_rows,
+    missing,
     patient_of,
     read_picture,
     stamp,
@@ -35,8 +36,7 @@ from data_pipelines.sources.source_files import (
 
 NAME = "slake"
 FILES = {"train": ("train.json",), "validation": ("validate.json", "validation.json"), "test": ("test.json",)}
-SUBSETS = (*LANGUAGES, "boxes")
-_ENGLISH = {"train": 4919, "validation": 1053, "test": 1061}  # of the published numbers
+SUBSETS = tuple(catalogue()[NAME].subsets)
 _MODALITIES = {"CT": "CT", "MRI": "MR", "X-RAY": "DX"}
 
 
@@ -53,10 +53,8 @@ class Slake:
 
     @property
     def rules(self) -> Rules:
-        every = catalogue()[NAME].records
-        counts = {"en": {f"{split}/vqa": n for split, n in _ENGLISH.items()}}
-        counts["zh"] = {key: every[key] - n for key, n in counts["en"].items()}
-        expected = {key: sum(counts[x][key] for x in LANGUAGES if x in self.subset) for key in every}
+        entry = catalogue()[NAME]
+        expected = {key: sum(entry.subsets[x].get(key, 0) for x in self.subset) for key in entry.records}
         return Rules(leaks="report", expected=expected)
 
     @property
@@ -72,6 +70,9 @@ class Slake:
     def units(self) -> list[tuple[str, str, int, str]]:
         """(split, "", number of the row, why it is rejected or "") of a question, and
         (split, folder, 0, modality) of an image with boxes. Raises LayoutError."""
+        refuse_packed(self.root / "imgs")
+        if not (self.root / "imgs").is_dir():
+            raise missing(self.root, ("a folder imgs",))
         patient_of(self.source, "")  # makes the key before several workers want it
         units, seen = [], set()
         images: dict[str, tuple[str, str]] = {}

@@ -20,6 +20,7 @@ from data_pipelines.publish import Rules
 from data_pipelines.record import Record
 from data_pipelines.sources import hub
 from data_pipelines.sources.catalogue import catalogue
+from data_pipelines.sources.layout import refuse_packed
 from data_pipelines.sources.make import Maker, RowError, kind_of, plain, vqa
 from data_pipelines.sources.source_files import find, find_one, inside, load_rows, patient_of, read_picture, stamp
 
@@ -47,6 +48,7 @@ class VqaRad:
         return {"seed": self.seed, "files": stamp(self.file)}
 
     def units(self) -> list[tuple[int, str]]:
+        refuse_packed(self.file.parent / IMAGES)
         patient_of(self.source, "")  # makes the key before several workers want it
         rows = load_rows(self.file)
         test = {_triplet(row) for row in rows if _split(row) == "test"}
