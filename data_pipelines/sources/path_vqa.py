@@ -56,7 +56,7 @@ class PathVqa:
     def units(self) -> list[tuple[str, int]]:
         """Raises LayoutError for a file that is not a list of questions."""
         refuse_packed(self.root / "images")
-        for split in self._files():
+        for split in SPLITS:
             refuse_packed(self.root / "images" / split)
         patient_of(self.source, "")  # makes the key before several workers want it
         return [(split, i) for split, file in self._files().items() for i in range(len(_rows(file)))]
