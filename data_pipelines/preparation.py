@@ -116,7 +116,7 @@ def _prepare(
                 work(job, bar.update)
     parts = [_folder(partial, i) for i in range(len(chunks))]
     try:
-        manifest = publish(parts, out, converter.name, rules)
+        manifest = publish(parts, out, converter.name, rules, converter.options.get("seed"))
     except ShardError as error:
         if error.__cause__ is None:  # the records are at fault, not the disk: nothing to go on from
             shutil.rmtree(partial)

@@ -62,8 +62,9 @@ def check_target_directory(out: Path) -> None:
         raise ShardError(f"{out}: exists, is not empty and holds no {MANIFEST}; not overwritten")
 
 
-def publish(parts: Sequence[Path], out: Path, name: str, rules: Rules) -> dict[str, Any]:
-    """Makes the parts, in this order, the shard set `out` and returns its manifest; the parts stay as they are.
+def publish(parts: Sequence[Path], out: Path, name: str, rules: Rules, seed: int | None = None) -> dict[str, Any]:
+    """Makes the parts, in this order, the shard set `out` and returns its manifest; the parts stay as they are. seed:
+    of the splits and wordings, stated in the manifest.
 
     Raises ShardError for a set without records, with a repeated id, or with leaks that `rules` does not allow.
     """
@@ -71,7 +72,7 @@ def publish(parts: Sequence[Path], out: Path, name: str, rules: Rules) -> dict[s
         found = _Set(parts, out)
         if rules.duplicates == "drop":
             found = found.without_duplicates()
-        manifest = found.manifest(name, rules)
+        manifest = {**found.manifest(name, rules), "seed": seed}
         aside = out.with_name(out.name + ".set")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)

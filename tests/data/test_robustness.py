@@ -39,6 +39,11 @@ def question_of(changed):
         ("zh", "有肺结节吗？", "没有肺结节吗？"),
         ("zh", "心脏是否增大？", "心脏是否不增大？"),
         ("zh", "图中是否有肿块？", "图中是否没有肿块？"),
+        (
+            "en",
+            "Is this a non-small cell carcinoma?",
+            'Is it false that the answer to "Is this a non-small cell carcinoma?" is yes?',
+        ),
     ],
 )
 def test_a_yes_no_question_becomes_its_opposite_and_so_does_its_truth(language, words, opposite):
@@ -125,6 +130,22 @@ def test_another_patient_of_the_same_task_lends_the_image():
         ("options", record(), "no options"),
         ("negated", asked("Which?", ["a", "b"]), "not a yes/no question"),
         ("negated", asked("Normal or not, please.", ["yes", "no"]), "no rule says its opposite"),
+        *(
+            (
+                "negated",
+                asked(words, ["yes", "no"] if words.isascii() else ["是", "否"], language=language),
+                "already negative",
+            )
+            for language, words in (
+                ("en", "Are there no nodules?"),
+                ("en", "Is there not an effusion here?"),
+                ("en", "Is the heart not enlarged?"),
+                ("en", "Is the lung without consolidation?"),
+                ("zh", "图中是否没有积液？"),
+                ("zh", "心脏是否不增大？"),
+                ("zh", "未见骨折吗？"),
+            )
+        ),
         ("flip", asked("Is the left one larger?", ["left", "right"]), "question that names one side"),
         (
             "flip",

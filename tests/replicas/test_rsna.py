@@ -9,6 +9,7 @@ import pytest
 from data_pipelines.sources.folder import split_of
 from data_pipelines.sources.layout import LayoutError
 from data_pipelines.sources.rsna import converter
+from launch.cli import main
 from tests.replicas import rsna
 from tests.replicas.reading import frames, prepared
 
@@ -42,6 +43,15 @@ def test_every_image_has_its_class_and_every_pneumonia_its_boxes(whole):
         )
         wanted[f"{key(name)}/detection"] = (split_of(rsna.image_id(name), 0), "detection", "en", said)
     assert whole.said() == wanted
+
+
+def test_images_without_pneumonia_are_asked_for_boxes_where_that_is_wanted(whole, tmp_path):
+    found = prepared("rsna", rsna.replica, tmp_path, negatives=True)
+    more = {name: found.said()[f"{key(name)}/detection"][3] for name in ("normal", "other", "plain dicom")}
+    assert more == dict.fromkeys(more, "none")
+    assert found.said() | whole.said() == found.said()
+    assert len(found.said()) == len(whole.said()) + 3
+    assert found.manifest["unexpected_counts"]["all/detection"]["expected"] == 26684
 
 
 def test_what_cannot_be_used_is_counted_by_reason(whole):
@@ -84,8 +94,18 @@ def test_no_id_of_the_source_is_written(whole):
     assert not [name for name in rsna.IMAGES if rsna.image_id(name) in text]
 
 
-def test_another_seed_is_another_split(tmp_path):
+def test_the_command_says_what_was_left_out_and_which_counts_differ(tmp_path, capsys):
+    source = rsna.replica(tmp_path / "raw")["source"]
+    assert main(["prepare", "rsna", "--source", str(source), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "umit prepare: rsna: all/detection: published 6012, found 3" in said
+    assert "umit prepare: rsna: all/classification: published 26684, found 8" in said
+    assert "umit prepare: rsna: left out 2: box outside the image, empty or inverted" in said
+
+
+def test_another_seed_is_another_split(whole, tmp_path):
     found = prepared("rsna", rsna.replica, tmp_path, seed=5)
+    assert (whole.manifest["seed"], found.manifest["seed"]) == (0, 5)
     for name in ("normal", "other", "one box", "two boxes"):
         assert found.records[f"{key(name)}/class"].split == split_of(rsna.image_id(name), 5)
 
