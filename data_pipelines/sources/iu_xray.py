@@ -26,7 +26,16 @@ from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.folder import split_of
 from data_pipelines.sources.layout import LayoutError
 from data_pipelines.sources.make import Maker, RowError, plain
-from data_pipelines.sources.source_files import find, inside, load_json, missing, patient_of, read_picture, stamp
+from data_pipelines.sources.source_files import (
+    find,
+    folders,
+    inside,
+    load_json,
+    missing,
+    patient_of,
+    read_picture,
+    stamp,
+)
 from umit_jax.targets import text_target
 
 NAME = "iu_xray"
@@ -137,7 +146,8 @@ def converter(source: Path, *, images: Path | None = None, seed: int = 0) -> IuX
         return IuXray(source, annotation[0], source, images or annotation[0].parent / "images", seed)
     if not reports:
         raise missing(source, ("annotation.json", "ecgen-radiology/*.xml"))
-    pictures = images or next((f for f in (source / "NLMCXR_png", source / "images", source) if _has_png(f)), None)
+    beside = [folder / name for folder in folders(source) for name in ("NLMCXR_png", "images")]
+    pictures = images or next((folder for folder in (*beside[:2], source, *beside[2:]) if _has_png(folder)), None)
     if pictures is None:
         raise missing(source, ("NLMCXR_png/*.png",))
     return IuXray(source, None, reports[0].parent, pictures, seed)
