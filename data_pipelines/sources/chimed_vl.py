@@ -3,8 +3,10 @@
 | file                             | read as                                                                |
 | ChiMed-VL-Alignment.jsonl        | captions: an image with a context and a description                    |
 | ChiMed-VL-Instruction.json       | questions and answers                                                  |
-| images, which are not in the set | those of PMC-OA and PMC-VQA, in a folder or zip archive, by file name  |
+| images, which are not in the set | those of PMC-OA and PMC-VQA, below one folder, by file name            |
 
+The images of both downloads can lie side by side in the folder that `--images` names: unpacked into folders, however
+nested, or as the zip archives that they come in (see image_files). A name of two images that differ is refused.
 What the files call their fields is nowhere written down, so the first rows are looked at: a conversation, a question
 with an answer, or a text, beside an image. Rows of none of these forms end the run with the keys that were found.
 """
@@ -16,18 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.media import MediaError
-from data_pipelines.media.picture import picture
 from data_pipelines.parts import Rejected
 from data_pipelines.publish import Rules
-from data_pipelines.record import MEDIA_TOKEN, Media, Record
+from data_pipelines.record import MEDIA_TOKEN, Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.conversations import form_of, image_names, language_of, read_talk
 from data_pipelines.sources.folder import split_of
+from data_pipelines.sources.image_files import ImageFiles, image_files
 from data_pipelines.sources.layout import LayoutError, one_of
 from data_pipelines.sources.make import Maker, RowError, plain, topic_of, vqa
 from data_pipelines.sources.rows import Rows, Span, read_row
-from data_pipelines.sources.source_files import find, inside, missing, patient_of, read_picture, stamp
-from data_pipelines.sources.zip_files import ZipFiles
+from data_pipelines.sources.source_files import find, missing, patient_of, stamp
 from umit_jax.targets import text_target
 
 NAME = "chimed_vl"
@@ -58,6 +59,7 @@ class ChimedVl:
     source: Path
     files: Mapping[str, Path]
     images: Path
+    listing: str  # of what is in them, see ImageFiles.digest
     seed: int = 0
     name: str = NAME
     near: bool = True
@@ -69,7 +71,7 @@ class ChimedVl:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        return {"seed": self.seed, "images": self.images.name, "files": stamp(*self.files.values())}
+        return {"seed": self.seed, "images": self.listing, "files": stamp(*self.files.values())}
 
     def units(self) -> Rows:
         """Raises LayoutError for a file whose rows have another form."""
@@ -99,7 +101,7 @@ class ChimedVl:
             "split": split_of(first, self.seed),
             "patient": first,
             "task": task,
-            "media": [_read(self.images, name) for name in names],
+            "media": [image_files(self.images, self.listing).read(name) for name in names],
             "origin": f"{self.files[part].name}, row {row}",
             "label_kind": "model",
         }
@@ -127,8 +129,8 @@ class ChimedVl:
 
 
 def converter(source: Path, *, images: Path, subset: Sequence[str] = (), seed: int = 0) -> ChimedVl:
-    """images: the folder, or zip archive, with the images of PMC-OA and PMC-VQA. subset: which of FILES; all that are
-    there by default. Raises LayoutError."""
+    """images: the folder with the images of PMC-OA and PMC-VQA, or with their archives, or one such archive. subset:
+    which of FILES; all that are there by default. Raises LayoutError."""
     for value in subset:
         one_of("subset", value, list(catalogue()[NAME].subsets))
     files: dict[str, Path] = {}
@@ -140,7 +142,7 @@ def converter(source: Path, *, images: Path, subset: Sequence[str] = (), seed: i
             raise missing(source, (FILES[part],))
     if not files:
         raise missing(source, FILES.values())
-    return ChimedVl(source, files, images, seed)
+    return ChimedVl(source, files, images, ImageFiles(images).digest, seed)
 
 
 @functools.lru_cache(maxsize=4)
@@ -167,27 +169,3 @@ def _form(part: str, file: Path) -> Form:
         f"{file}: expected an image under {' or '.join(IMAGES[:3])}, ... and conversations, question and answer, or "
         f"caption, found only the keys {', '.join(seen) or 'of no row at all'}"
     )
-
-
-def _read(images: Path, name: str) -> Media:
-    """The image of that file name, in the folder, one folder deeper, or in the archive. Raises MediaError."""
-    bare = Path(name).name
-    if not images.is_dir():
-        return picture(_archive(images).read(bare), "OT")
-    for folder in ("", *_folders(images)):
-        try:
-            return read_picture(inside(images / folder, bare))
-        except MediaError as error:
-            if error.reason != "image file is missing":
-                raise
-    raise MediaError("image file is missing")
-
-
-@functools.lru_cache(maxsize=2)
-def _folders(images: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in images.iterdir() if path.is_dir()))
-
-
-@functools.lru_cache(maxsize=1)
-def _archive(path: Path) -> ZipFiles:
-    return ZipFiles(path)

@@ -7,7 +7,8 @@ stands for the patient. Rows are read a row group at a time; the last one is kep
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from data_pipelines.record import Media, Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.layout import LayoutError
 from data_pipelines.sources.make import Maker, RowError, plain, topic_of, vqa
-from data_pipelines.sources.source_files import find, patient_of, stamp
+from data_pipelines.sources.source_files import find, missing, patient_of, stamp
 
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+_PART = re.compile(r"-(\d+)-of-(\d+)")
 _COLUMNS = ("image", "question", "answer")
 
 
@@ -94,6 +96,23 @@ def files(source: Path) -> list[tuple[str, Path]]:
     """(split, file) of the parquet files, in a fixed order; those of no known split are left."""
     found = find(source, "data/*.parquet", "*.parquet")
     return [(_split_of(file), file) for file in found if _split_of(file)]
+
+
+def check(source: Path, splits: Sequence[str]) -> None:
+    """Raises LayoutError where a split has no file, or not each of its parts (SPLIT-NUMBER-of-COUNT) once."""
+    there = files(source)
+    for split in splits:
+        found = [file for other, file in there if other == split]
+        if not found:
+            raise missing(source, (f"{split}-*.parquet",), (file for _, file in there))
+        parts = [(int(part[1]), int(part[2]), file) for file in found if (part := _PART.search(file.name))]
+        for count in sorted({count for _, count, _ in parts}):
+            for number in range(count):
+                same = [file for n, of, file in parts if (n, of) == (number, count)]
+                if len(same) != 1:
+                    raise missing(source, (f"one {split}-{number:05d}-of-{count:05d}*.parquet",), found)
+        if len({count for _, count, _ in parts}) > 1:
+            raise missing(source, (f"{split}-*.parquet of one upload",), found)
 
 
 def _split_of(file: Path) -> str:

@@ -74,9 +74,10 @@ class Isbi2015Converter:
             there = self.source / "RawImage" / folder
             refuse_packed(there)
             names = sorted(path.name for path in there.iterdir()) if there.is_dir() else []
-            units += [Unit(split, Path(name).stem, name) for name in names if name.lower().endswith(".bmp")]
-        if not units:
-            raise LayoutError(f"{self.source}: no RawImage/TrainingData/*.bmp, nor any of the tests")
+            images = [name for name in names if name.lower().endswith(".bmp")]
+            if not images:
+                raise LayoutError(f"{self.source}: expected RawImage/{folder}/*.bmp, found none")
+            units += [Unit(split, Path(name).stem, name) for name in images]
         return units
 
     def _annotations(self, number: str) -> dict[str, Path]:

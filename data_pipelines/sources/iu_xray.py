@@ -26,7 +26,16 @@ from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.folder import split_of
 from data_pipelines.sources.layout import LayoutError, refuse_packed
 from data_pipelines.sources.make import Maker, RowError, plain
-from data_pipelines.sources.source_files import find, inside, load_json, missing, patient_of, read_picture, stamp
+from data_pipelines.sources.source_files import (
+    find,
+    folders,
+    inside,
+    load_json,
+    missing,
+    patient_of,
+    read_picture,
+    stamp,
+)
 from umit_jax.targets import text_target
 
 NAME = "iu_xray"
@@ -140,7 +149,8 @@ def converter(source: Path, *, images: Path | None = None, seed: int = 0) -> IuX
         for folder in (source, *source.glob("*/")):
             refuse_packed(folder / "ecgen-radiology", archives=("NLMCXR_reports.tgz",))
         raise missing(source, ("annotation.json", "ecgen-radiology/*.xml"))
-    pictures = images or next((f for f in (source / "NLMCXR_png", source / "images", source) if _has_png(f)), None)
+    beside = [folder / name for folder in folders(source) for name in ("NLMCXR_png", "images")]
+    pictures = images or next((folder for folder in (*beside[:2], source, *beside[2:]) if _has_png(folder)), None)
     if pictures is None:
         refuse_packed(source / "NLMCXR_png", source / "images")
         raise missing(source, ("NLMCXR_png/*.png",))

@@ -4,6 +4,7 @@
 | M3D_Cap.json                      | {train, validation, test: [{image, text}]}: the official split                |
 | {ct_case,ct_quizze}/{case}/       | a volume or several (see m3d_volume), and text.txt                            |
 
+The list names the files of the authors' preparation; it may lie beside the folders of slices, as on the Hub.
 Without the list, cases fall to train, validation and test (80, 10, 10 in a hundred) by a hash and the seed. Of a text,
 what follows `study_findings:`, up to a `discussion:`, is the report; where that is next to nothing, what follows
 `discussion:`; else all of it.
@@ -25,10 +26,13 @@ from data_pipelines.sources.layout import LayoutError
 from data_pipelines.sources.m3d_volume import (
     PARTS,
     ROOTS,
+    find_cases,
     find_volume,
+    is_volume,
     plain_name,
     refuse_packed_volumes,
     show_volume,
+    stem,
     tail_of,
 )
 from data_pipelines.sources.make import Maker, plain
@@ -102,8 +106,8 @@ class M3dCapConverter:
             cases = {path.name: path for root in ROOTS[::-1] for path in (self.images / root / part).glob("*/")}
             for case in sorted(cases):
                 for path in sorted(cases[case].iterdir()):
-                    if path.is_dir() or path.suffix == ".npy":
-                        name = f"{part}/{case}/{plain_name(path.name.removesuffix('.npy'))}.npy"
+                    if is_volume(path):
+                        name = f"{part}/{case}/{plain_name(stem(path))}.npy"
                         split = split_of(f"{part}/{case}", self.seed)
                         yield Unit(split, name, f"{part}/{case}/text.txt")
 
@@ -144,10 +148,10 @@ class M3dCapConverter:
 
 
 def converter(source: Path, *, images: Path | None = None, seed: int = 0) -> M3dCapConverter:
-    """images: the folder of ct_case and ct_quizze, where that is not `source`. seed: of the split, where there is no
-    list, and of the wordings."""
+    """images: the folder of ct_case and ct_quizze, or one above it, where that is not `source`. seed: of the split,
+    where there is no list, and of the wordings."""
     listed = find(source, "M3D_Cap.json")
-    return M3dCapConverter(source, images or source, listed[0] if listed else None, seed)
+    return M3dCapConverter(source, find_cases(images or source), listed[0] if listed else None, seed)
 
 
 def findings(text: str) -> str:

@@ -30,7 +30,7 @@ from data_pipelines.record import Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.layout import LayoutError, one_of, refuse_packed
 from data_pipelines.sources.make import Maker
-from data_pipelines.sources.source_files import inside, load_json, patient_of
+from data_pipelines.sources.source_files import folders, inside, load_json, patient_of
 from umit_jax.targets import Frame, boxes_target
 
 NAME = "m3d_seg"
@@ -41,7 +41,7 @@ _PREPARED = re.compile(r"mask_(\d+)\.npy")
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """One volume with its masks: an archive of all classes, or a file each. Paths are below the source. reason: why it
+    """One volume with its masks: an archive of all classes, or a file each. Paths are below the root. reason: why it
     is rejected, or ""."""
 
     code: str
@@ -59,7 +59,10 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class M3dSegConverter:
+    """root: the folder of the collections, `source` or one in it."""
+
     source: Path
+    root: Path
     codes: tuple[str, ...]
     whole: bool
     window: str
@@ -78,14 +81,14 @@ class M3dSegConverter:
     def units(self) -> list[Unit]:
         """Raises LayoutError and OSError."""
         patient_of(self.source, "")  # the key is there before the workers are
-        listed = self.source / "dataset_info.json"
+        listed = self.root / "dataset_info.json"
         info = load_json(listed) if listed.is_file() else {}
         if not isinstance(info, dict) or not all(isinstance(names, list) for names in info.values()):
             raise LayoutError(f"{listed}: expected a list of class names for each collection")
         return [unit for code in self.codes for unit in self._of(code, info.get(code))]
 
     def _of(self, code: str, named: Sequence[str] | None) -> Iterator[Unit]:
-        file = self.source / code / f"{code}.json"
+        file = self.root / code / f"{code}.json"
         try:
             lists = load_json(file)
             modality = "CT" if "CT" in str(lists.get("modality", "")).upper() else "OT"
@@ -111,9 +114,9 @@ class M3dSegConverter:
         try:
             if unit.reason:
                 raise MediaError(unit.reason)
-            voxels_ZYX, prepared = _voxels(inside(self.source, unit.image))
+            voxels_ZYX, prepared = _voxels(inside(self.root, unit.image))
             stack = show_stack(voxels_ZYX, unit.modality, window=self.window, size_xyz=LARGEST, foreground=not prepared)
-            masks = _masks(self.source, unit, stack, voxels_ZYX.shape)
+            masks = _masks(self.root, unit, stack, voxels_ZYX.shape)
             for number, box in masks:
                 yield self._record(unit, stack, number, box)
         except MediaError as error:
@@ -145,17 +148,25 @@ class M3dSegConverter:
 
 def converter(source: Path, *, subset: Sequence[str] = (), window: str = MINMAX, seed: int = 0) -> M3dSegConverter:
     """subset: codes ("0000" to "0024") of the collections wanted, by default all there are. Raises LayoutError."""
-    for code in subset or [f"{number:04d}" for number in range(25)]:
-        refuse_packed(source / code)
-    found = sorted(path.name for path in source.iterdir() if path.is_dir() and _CODE.fullmatch(path.name))
-    if not found:
-        raise LayoutError(f"{source}: no collection (a folder 0000 to 0024)")
+    roots = {folder: found for folder in folders(source) if (found := _codes(folder))}
+    for folder in roots or folders(source):
+        for code in subset or [f"{number:04d}" for number in range(25)]:
+            refuse_packed(folder / code)
+    if not roots:
+        raise LayoutError(f"{source}: no collection (a folder 0000 to 0024), here or one folder deeper")
+    root, found = next(iter(roots.items()))
+    if root != source and len(roots) > 1:
+        raise LayoutError(f"{source}: collections in several folders: {', '.join(path.name for path in roots)}")
     codes = tuple(one_of("subset", code, found) for code in dict.fromkeys(subset)) or tuple(found)
-    return M3dSegConverter(source, codes, not subset, window, seed)
+    return M3dSegConverter(source, root, codes, not subset, window, seed)
+
+
+def _codes(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and _CODE.fullmatch(path.name))
 
 
 def _below(code: str, name: str) -> str:
-    """A path of the lists as one below the source: whatever stands before the collection's code is not ours."""
+    """A path of the lists as one below the root: whatever stands before the collection's code is not ours."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if code in parts:
         parts = parts[len(parts) - 1 - parts[::-1].index(code) :]
@@ -172,14 +183,12 @@ def _voxels(path: Path) -> tuple[np.ndarray, bool]:
     return np.asarray(image[0] if prepared else image[0].transpose(2, 1, 0)), prepared
 
 
-def _masks(
-    source: Path, unit: Unit, stack: Stack, shape_ZYX: tuple[int, ...]
-) -> Iterator[tuple[int, list[float] | str]]:
+def _masks(root: Path, unit: Unit, stack: Stack, shape_ZYX: tuple[int, ...]) -> Iterator[tuple[int, list[float] | str]]:
     """(number of a class, its box in the volume as shown, or why there is none)."""
     for name in unit.masks:
         prepared = _PREPARED.fullmatch(PurePosixPath(name).name)
         try:
-            path = inside(source, name)
+            path = inside(root, name)
         except MediaError:
             raise MediaError("mask file is missing") from None
         if prepared:

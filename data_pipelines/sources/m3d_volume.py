@@ -4,8 +4,10 @@
 | {ct_case,ct_quizze}/{case}/{name}.npy             | (1, 32, 256, 256) from 0 to 1, as it is                       |
 | {ct_case,ct_quizze}/{case}/{name}/{0,1,..}.jpeg   | slices in order of their numbers, foreground, 256 x 256 x 32  |
 
-Lists call a volume by the first; where there is only the second, it is found by its name, less accents. A folder may
-hold an image of another size (an overview): the most frequent size is the volume's, as in the authors' preparation.
+Lists call a volume by the first; where there is only the second, it is found by its name in ASCII (plain_name). A
+folder may hold an image of another size (an overview): the most frequent size is the volume's, as the authors have it.
+Known and left as it is: in some folders of sagittal slices the odd and the even ones are not in one order. Nothing in
+the files says which folders, so such a volume is shown in the order of its numbers, which is what the authors do.
 """
 
 import collections
@@ -23,10 +25,17 @@ from data_pipelines.media.show import LARGEST
 from data_pipelines.media.stack import show_stack
 from data_pipelines.record import Media
 from data_pipelines.sources.layout import refuse_packed
-from data_pipelines.sources.source_files import inside
+from data_pipelines.sources.source_files import folders, inside
 
 PARTS = ("ct_case", "ct_quizze")
 ROOTS = ("", "M3D_Cap_npy", "M3D_Cap")
+ASCII = {  # what Unidecode makes of letters and signs that no decomposition makes ASCII
+    "ß": "ss", "ẞ": "Ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L",
+    "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ħ": "h", "Ħ": "H", "ŧ": "t", "Ŧ": "T", "ı": "i",
+    "\u00a0": " ", "\u00b0": "deg", "\u00b1": "+-", "\u00b5": "u", "\u00b7": "*", "\u00d7": "x", "\u2010": "-",
+    "\u2011": "-", "\u2012": "-", "\u2013": "-", "\u2014": "--", "\u2018": "'", "\u2019": "'", "\u201c": '"',
+    "\u201d": '"', "\u2026": "...",
+}  # fmt: skip
 _SLICES = (".jpeg", ".jpg", ".png")
 
 
@@ -45,6 +54,14 @@ def refuse_packed_volumes(folder: Path) -> None:
         refuse_packed(*(folder / root for root in ROOTS[1:]))
 
 
+def find_cases(source: Path) -> Path:
+    """Of `source` and the folders in it the first that holds cases; `source` where none does."""
+    where = (
+        folder for folder in folders(source) for root in ROOTS for part in PARTS if (folder / root / part).is_dir()
+    )
+    return next(where, source)
+
+
 def find_volume(folder: Path, tail: str) -> Path:
     """The .npy file, or the folder of slices, of a volume. Raises MediaError."""
     for root in ROOTS:
@@ -57,7 +74,7 @@ def find_volume(folder: Path, tail: str) -> Path:
     for root in ROOTS:
         case = folder / root / PurePosixPath(tail).parent
         if case.is_dir():
-            found = [path for path in sorted(case.iterdir()) if path.is_dir() and plain_name(path.name) == name]
+            found = [path for path in sorted(case.iterdir()) if is_volume(path) and plain_name(stem(path)) == name]
             if found:
                 note(found[0])
                 return found[0]
@@ -65,8 +82,19 @@ def find_volume(folder: Path, tail: str) -> Path:
 
 
 def plain_name(name: str) -> str:
-    """Without accents, which the prepared files' names lack."""
-    return "".join(c for c in unicodedata.normalize("NFD", name) if unicodedata.category(c) != "Mn")
+    """In ASCII, as the authors' preparation names its files (by Unidecode): without accents, and by the table ASCII."""
+    bare = (c for c in unicodedata.normalize("NFD", name) if unicodedata.category(c) != "Mn")
+    return "".join(ASCII.get(c, c) for c in bare)
+
+
+def is_volume(path: Path) -> bool:
+    """Whether an entry of a case's folder is one, not its text."""
+    return path.is_dir() or path.suffix == ".npy"
+
+
+def stem(path: Path) -> str:
+    """A volume's own name, whichever form it has."""
+    return path.name.removesuffix(".npy")
 
 
 @functools.lru_cache(maxsize=2)

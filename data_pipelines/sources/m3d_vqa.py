@@ -25,9 +25,9 @@ from data_pipelines.publish import Rules
 from data_pipelines.record import Record
 from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.layout import LayoutError, one_of
-from data_pipelines.sources.m3d_volume import find_volume, refuse_packed_volumes, show_volume, tail_of
+from data_pipelines.sources.m3d_volume import find_cases, find_volume, refuse_packed_volumes, show_volume, tail_of
 from data_pipelines.sources.make import Maker, RowError, kind_of, plain, vqa
-from data_pipelines.sources.source_files import patient_of
+from data_pipelines.sources.source_files import find, missing, patient_of
 from umit_jax.targets import Target, options_target
 
 NAME = "m3d_vqa"
@@ -128,13 +128,17 @@ def converter(
     source: Path, *, images: Path | None = None, subset: Sequence[str] = (), seed: int = 0
 ) -> M3dVqaConverter:
     """images: the folder of M3D_Cap_npy or M3D_Cap, where that is not `source`. subset: which of FILES, by default
-    train, val and test as far as they are there. Raises LayoutError."""
-    folder = next((f for f in (source, source / "M3D_VQA") if any(f.glob("M3D_VQA_*.csv"))), None)
-    if folder is None:
+    train, val and test, all of which must be there. Raises LayoutError."""
+    tables = find(source, "M3D_VQA_*.csv")
+    if not tables:
         raise LayoutError(f"{source}: no M3D_VQA_*.csv")
+    folder = tables[0].parent
     there = [part for part in catalogue()[NAME].subsets if (folder / f"M3D_VQA_{part}.csv").is_file()]
     parts = tuple(one_of("subset", part, there) for part in dict.fromkeys(subset))
-    return M3dVqaConverter(source, folder, images or source, parts or tuple(p for p in USUAL if p in there), seed)
+    for part in () if parts else USUAL:
+        if part not in there:
+            raise missing(folder, (f"M3D_VQA_{part}.csv, or --subset",), tables)
+    return M3dVqaConverter(source, folder, find_cases(images or source), parts or USUAL, seed)
 
 
 def asked(row: Mapping[str, str]) -> tuple[str, Target]:

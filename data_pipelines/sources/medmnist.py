@@ -28,6 +28,7 @@ from data_pipelines.sources.catalogue import catalogue
 from data_pipelines.sources.fetch import cache_dir
 from data_pipelines.sources.layout import LayoutError, one_of
 from data_pipelines.sources.make import Maker
+from data_pipelines.sources.source_files import find
 from umit_jax.targets import options_target
 
 NAME = "medmnist"
@@ -71,7 +72,7 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class MedMnistConverter:
-    """files: {flag: file name} of what is converted. cache: where compressed arrays are unpacked."""
+    """files: {flag: path below the source} of what is converted. cache: where compressed arrays are unpacked."""
 
     source: Path
     files: tuple[tuple[str, str], ...]
@@ -152,10 +153,13 @@ def converter(
     """subset: flags of the sets wanted, by default all that are in `source`. size: pixels of a side; by default the
     only one there is of each. Raises LayoutError."""
     found: dict[str, dict[int, str]] = {}
-    for path in sorted(source.iterdir()):
+    for path in find(source, "*.npz"):
         match = _FILE.fullmatch(path.name)
         if match and match[1] in sets():
-            found.setdefault(match[1], {})[int(match[2] or 28)] = path.name
+            sizes, side = found.setdefault(match[1], {}), int(match[2] or 28)
+            if side in sizes:
+                raise LayoutError(f"{source}: {path.name} is there twice, the first as {sizes[side]}")
+            sizes[side] = path.relative_to(source).as_posix()
     wanted = [one_of("subset", flag, list(catalogue()[NAME].subsets)) for flag in subset] or [
         flag for flag in sets() if flag in found
     ]
@@ -201,7 +205,7 @@ def _labels(path: Path, split: str, changed_ns: int) -> np.ndarray:
 
 
 def _key(unit: Unit, row: int) -> str:
-    return f"{unit.file.removesuffix('.npz')}/{unit.split}/{row}"
+    return f"{Path(unit.file).stem}/{unit.split}/{row}"
 
 
 def _media(pixels: np.ndarray, chosen: Set) -> Media:

@@ -47,11 +47,12 @@ class PathVqa:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        return {"seed": self.seed, "files": stamp(*self._files().values())}
+        return {"seed": self.seed, "files": stamp(*self.files.values())}
 
-    def _files(self) -> dict[str, Path]:
-        files = {split: self.root / "qas" / split / f"{split}_qa.pkl" for split in SPLITS}
-        return {split: file for split, file in files.items() if file.is_file()}
+    @property
+    def files(self) -> dict[str, Path]:
+        """{split in its own words: its questions}"""
+        return {split: self.root / "qas" / split / f"{split}_qa.pkl" for split in SPLITS}
 
     def units(self) -> list[tuple[str, int]]:
         """Raises LayoutError for a file that is not a list of questions."""
@@ -59,11 +60,11 @@ class PathVqa:
         for split in SPLITS:
             refuse_packed(self.root / "images" / split)
         patient_of(self.source, "")  # makes the key before several workers want it
-        return [(split, i) for split, file in self._files().items() for i in range(len(_rows(file)))]
+        return [(split, i) for split, file in self.files.items() for i in range(len(_rows(file)))]
 
     def records(self, unit: tuple[str, int]) -> Iterator[Record | Rejected]:
         split, number = unit
-        row = _rows(self._files()[split])[number]
+        row = _rows(self.files[split])[number]
         try:
             if not isinstance(row, dict):
                 raise RowError("row is no dict")
@@ -90,11 +91,16 @@ class PathVqa:
 
 
 def converter(source: Path, *, seed: int = 0) -> "PathVqa | hub.HubVqa":
-    """Raises LayoutError where neither layout is there."""
+    """Raises LayoutError where neither layout is there, or a file of it is missing."""
     pickles = find(source, *_PICKLES)
     if pickles:
-        return PathVqa(source, pickles[0].parents[2], seed)
+        made = PathVqa(source, pickles[0].parents[2], seed)
+        for file in made.files.values():
+            if not file.is_file():
+                raise missing(source, (file.relative_to(source).as_posix(),), pickles)
+        return made
     if hub.files(source):
+        hub.check(source, list(SPLITS.values()))
         return hub.HubVqa(NAME, source, catalogue()[NAME].layouts["hub"], seed)
     for folder in (source, *source.glob("*/")):
         refuse_packed(folder / "split")

@@ -74,7 +74,10 @@ class PmcOa:
         return {"seed": self.seed, "images": self.images.name, "files": stamp(self.file)}
 
     def units(self) -> "Articles":
+        """Raises LayoutError, for a damaged archive too."""
         patient_of(self.source, "")  # makes the key before several workers want it
+        if not self.images.is_dir():
+            _archive(self.images)
         return Articles(self.file)
 
     def records(self, unit: Unit) -> Iterator[Record | Rejected]:

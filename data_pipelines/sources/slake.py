@@ -62,10 +62,9 @@ class Slake:
         return {"seed": self.seed, "subset": list(self.subset), "files": stamp(*self._files().values())}
 
     def _files(self) -> dict[str, Path]:
-        """{split: its file}, of those that are there."""
+        """{split: its file}"""
         found = {split: [self.root / name for name in names] for split, names in FILES.items()}
-        there = {split: [path for path in paths if path.is_file()] for split, paths in found.items()}
-        return {split: paths[0] for split, paths in there.items() if paths}
+        return {split: next((path for path in paths if path.is_file()), paths[0]) for split, paths in found.items()}
 
     def units(self) -> list[tuple[str, str, int, str]]:
         """(split, "", number of the row, why it is rejected or "") of a question, and
@@ -165,11 +164,13 @@ class Slake:
 
 
 def converter(source: Path, *, subset: Sequence[str] = (), seed: int = 0) -> Slake:
-    """Raises LayoutError where train.json or test.json is missing."""
+    """Raises LayoutError where a file of FILES is missing; every subset has questions or images of all splits."""
     for value in subset:
         one_of("subset", value, SUBSETS)
     root = find_one(source, "train.json").parent
-    find_one(root, "test.json")
+    for names in FILES.values():
+        if not any((root / name).is_file() for name in names):
+            raise missing(root, names)
     return Slake(source, root, tuple(x for x in SUBSETS if x in subset) or SUBSETS, seed)
 
 

@@ -38,6 +38,12 @@ def find_one(source: Path, *patterns: str) -> Path:
     return found[0]
 
 
+def folders(source: Path) -> list[Path]:
+    """The places that `find` looks in: `source` and the folders in it, sorted."""
+    below = source.iterdir() if source.is_dir() else ()
+    return [source, *sorted(path for path in below if path.is_dir() and not path.name.startswith("."))]
+
+
 def missing(source: Path, patterns: Iterable[str], found: Iterable[Path] = ()) -> LayoutError:
     """The error for a source that lacks its files, or has too many of them."""
     there = [path.relative_to(source).as_posix() for path in found]

@@ -105,8 +105,9 @@ class VqaRad:
 
 
 def converter(source: Path, *, seed: int = 0) -> "VqaRad | hub.HubVqa":
-    """Raises LayoutError where neither layout is there."""
+    """Raises LayoutError where neither layout is there, or a file of it is missing."""
     if not find(source, JSON) and hub.files(source):
+        hub.check(source, ("train", "test"))
         return hub.HubVqa(NAME, source, catalogue()[NAME].records, seed)
     return VqaRad(source, find_one(source, JSON, "data/*.parquet"), seed)
 

@@ -1,6 +1,7 @@
 """Every record of the ChiMed-VL replicas, in both forms, and every row that gives none."""
 
 import json
+import zipfile
 
 import pytest
 
@@ -73,6 +74,48 @@ def test_conversations_keep_their_own_words(conversations):
         "alignment, row 1, PMC9_Fig1_1.jpg": "image file is missing",
         "alignment, row 2, PMC1_Fig1_1.jpg": "turns are not question and answer in turn",
     }
+
+
+def test_images_of_two_downloads_are_found_in_nested_folders_and_archives(tmp_path):
+    def replica(root):
+        names = [f"PMC{i}_Fig1_1.jpg" for i in range(1, 9)]
+        rows = [{"image": name, "description": "图。"} for name in names]
+        write_file(root / "source" / "ChiMed-VL-Alignment.jsonl", "\n".join(json.dumps(row) for row in rows))
+        figures = root / "images" / "pmc_oa" / "caption_T060_filtered_top4_sep_v0_subfigures"
+        write_file(figures / names[0], encoded(1))
+        write_file(figures / names[3], encoded(4))
+        write_file(root / "images" / "more" / names[3], encoded(5))  # another image of that name
+        write_file(figures / names[4], encoded(6))
+        write_file(root / "images" / names[4], encoded(6))  # the same again
+        (root / "images" / "loop").symlink_to(root / "images")
+        for archive, numbers in {"images.zip": (1, 5, 6), "images_2.zip": (2, 5, 6)}.items():
+            path = root / "images" / "pmc_vqa" / archive
+            path.parent.mkdir(exist_ok=True)
+            with zipfile.ZipFile(path, "w") as opened:
+                for i in numbers:
+                    opened.writestr(f"figures/{names[i]}", encoded(20 + i if i < 6 else len(archive)))
+        return {"source": root / "source", "images": root / "images"}
+
+    found = prepared("chimed_vl", replica, tmp_path)
+    shown = {id.rpartition("/")[2]: record.media[0].frames for id, record in found.records.items()}
+    expected = {0: 1, 1: 21, 2: 22, 4: 6, 5: 25}
+    assert shown == {str(row): (encoded(seed),) for row, seed in expected.items()}
+    assert found.quarantined == {
+        "alignment, row 3, PMC4_Fig1_1.jpg": "several images of that name, which differ",
+        "alignment, row 6, PMC7_Fig1_1.jpg": "several images of that name, which differ",
+        "alignment, row 7, PMC8_Fig1_1.jpg": "image file is missing",
+    }
+
+
+def test_an_image_that_comes_later_makes_another_job_and_a_damaged_archive_is_named(tmp_path):
+    options = replica.texts(tmp_path)
+    before = chimed_vl.converter(**options).options
+    assert chimed_vl.converter(**options).options == before
+    write_file(tmp_path / "images" / "more" / "deep" / "PMC3_Fig1_1.jpg", encoded(3))
+    assert chimed_vl.converter(**options).options != before
+    write_file(tmp_path / "images" / "more" / "images.zip", "cut")
+    with pytest.raises(LayoutError, match=r"more/images\.zip: no zip archive"):
+        chimed_vl.converter(**options)
 
 
 def test_a_part_alone_is_compared_with_its_own_count(tmp_path):

@@ -1,5 +1,7 @@
 """Every caption and every pair of the PMC-OA replicas, and every row that gives none."""
 
+import struct
+import tracemalloc
 import zipfile
 
 import pytest
@@ -115,6 +117,72 @@ def test_members_of_an_archive_are_found_by_name(tmp_path):
     assert files.read("streamed.jpg") == b"abc" * 1000
     with pytest.raises(MediaError, match="image file is missing"):
         files.read("300.jpg")
+
+
+class Pipe:
+    """A file that cannot be sought in, so that the sizes of a member come after it."""
+
+    def __init__(self, file):
+        self.write, self.flush = file.write, file.flush
+
+
+def streamed(path, members: dict[str, tuple[bytes, int]]) -> None:
+    with path.open("wb") as file, zipfile.ZipFile(Pipe(file), "w") as archive:  # type: ignore[arg-type]
+        for name, (data, kind) in members.items():
+            archive.writestr(name, data, kind)
+
+
+def test_members_of_an_archive_written_to_a_pipe_are_read_by_the_directory(tmp_path):
+    path, padding = tmp_path / "x.zip", bytes(64 << 20)
+    streamed(path, {"deflated.jpg": (b"ab" * 999, 8), "stored.jpg": (b"cd" * 999, 0), "padding": (padding, 0)})
+    files = ZipFiles(path)
+    assert files.read("stored.jpg") == b"cd" * 999
+    tracemalloc.start()
+    assert files.read("deflated.jpg") == b"ab" * 999
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("at", "size"), [(20, 0), (20, 9), (20, 1 << 31), (24, 0), (24, 9), (24, 1 << 31), (42, 1 << 31)]
+)
+@pytest.mark.parametrize("kind", [0, 8])
+def test_a_directory_that_lies_about_sizes_costs_no_memory(tmp_path, at, size, kind):
+    path = tmp_path / "x.zip"
+    streamed(path, {"a.jpg": (bytes(100_000), kind)})
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\1\2") + at, size)
+    path.write_bytes(data)
+    files = ZipFiles(path)
+    tracemalloc.start()
+    with pytest.raises(MediaError, match="damaged in the archive"):
+        files.read("a.jpg")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_a_zip_bomb_is_unpacked_no_further_than_it_states(tmp_path):
+    path = tmp_path / "x.zip"
+    streamed(path, {"a.jpg": (bytes(50 << 20), 8)})
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\1\2") + 24, 1000)
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(MediaError, match="damaged in the archive"):
+        ZipFiles(path).read("a.jpg")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_a_name_of_two_members_is_read_where_they_are_the_same(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (("1/a.jpg", b"a"), ("2/a.jpg", b"a"), ("1/b.jpg", b"b"), ("2/b.jpg", b"c")):
+            archive.writestr(name, data)
+    files = ZipFiles(path)
+    assert files.read("a.jpg") == b"a"
+    with pytest.raises(MediaError, match="several images of that name, which differ"):
+        files.read("b.jpg")
 
 
 def test_a_damaged_archive_or_member_is_named(tmp_path):

@@ -117,3 +117,7 @@ def test_a_missing_split_and_an_unknown_subset_are_named(tmp_path):
     (source / "Slake1.0" / "test.json").unlink()
     with pytest.raises(LayoutError, match=r"Slake1.0: expected test.json, found"):
         slake.converter(source)
+    replica.replica(tmp_path / "other")
+    next((tmp_path / "other").rglob("valid*.json")).unlink()
+    with pytest.raises(LayoutError, match=r"expected validate.json or validation.json, found"):
+        slake.converter(tmp_path / "other")

@@ -59,16 +59,16 @@ def test_a_table_of_radiographs_in_another_encoding_or_with_a_monstrous_cell(tmp
 
 def test_landmarks_behind_a_byte_order_mark_and_images_in_capitals(tmp_path):
     def replica(root):
-        training = root / "RawImage" / "TrainingData"
-        training.mkdir(parents=True)
-        Image.new("L", isbi2015.SIZE).save(training / "001.BMP")
-        for annotator in ("junior", "senior"):
-            text = "\ufeff" + "\r\n".join(isbi2015.lines("001", annotator))
-            write_file(root / "AnnotationsByMD" / f"400_{annotator}" / "001.txt", text)
+        for folder, number in {"TrainingData": "001", "Test1Data": "151", "Test2Data": "301"}.items():
+            (root / "RawImage" / folder).mkdir(parents=True)
+            Image.new("L", isbi2015.SIZE).save(root / "RawImage" / folder / f"{number}.BMP")
+            for annotator in ("junior", "senior"):
+                text = "\ufeff" + "\r\n".join(isbi2015.lines(number, annotator))
+                write_file(root / "AnnotationsByMD" / f"400_{annotator}" / f"{number}.txt", text)
         return {"source": root}
 
     found = prepared("isbi2015", replica, tmp_path)
-    assert (len(found.records), found.quarantined) == (19, {})
+    assert (len(found.records), found.quarantined) == (3 * 19, {})
 
 
 def test_reports_in_capitals_and_in_an_encoding_that_does_not_exist(tmp_path):
