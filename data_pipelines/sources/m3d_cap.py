@@ -146,8 +146,8 @@ class M3dCapConverter:
 
 
 def converter(source: Path, *, images: Path | None = None, seed: int = 0) -> M3dCapConverter:
-    """images: the folder of ct_case and ct_quizze, or one above it, where that is not `source`. seed: of the split, where
-    there is no list, and of the wordings."""
+    """images: the folder of ct_case and ct_quizze, or one above it, where that is not `source`. seed: of the split,
+    where there is no list, and of the wordings."""
     listed = find(source, "M3D_Cap.json")
     return M3dCapConverter(source, find_cases(images or source), listed[0] if listed else None, seed)
 
