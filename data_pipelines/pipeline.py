@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -31,16 +31,57 @@ _LOOK = 0.5  # seconds between looks at the workers
 _PATIENCE = 5.0  # seconds for Beam to notice that its workers are gone
 
 
+class RunnerError(ValueError):
+    """A runner, or an option of one, that Apache Beam does not know."""
+
+
 def beam_flags(runner: str, workers: int, options: Sequence[str] = ()) -> list[str]:
     """Flags of Apache Beam for `umit prepare --runner`: "direct" means this machine, `workers` processes (0: a process
-    a core), no flags for one; any other name, and every one of the options, is passed on as it is."""
+    a core), no flags for one; any other name, and every one of the options, is passed on as it is. Raises
+    RunnerError."""
+    if options:
+        _check_options(options)
     if runner != "direct":
+        _check_runner(runner)
         return [f"--runner={runner}", *options]
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = workers or usable
-    if processes == 1:
+    if processes == 1 and not options:
         return []
     return [_LOCAL, f"--direct_num_workers={processes}", *options]
+
+
+def by_beam(flags: Sequence[str], jobs: int) -> bool:
+    """Whether Beam does the work: that of several jobs, and of one where a runner or an option of it was asked for."""
+    asked = _LOCAL not in flags or len(flags) > 2
+    return bool(flags) and (jobs > 1 or (jobs == 1 and asked))
+
+
+def _check_runner(name: str) -> None:
+    with _unsaid():
+        from apache_beam.runners.runner import create_runner
+    try:
+        create_runner(name)
+    except Exception as error:
+        raise RunnerError(f"--runner: {first_line(error)}") from None
+
+
+def _check_options(options: Sequence[str]) -> None:
+    """Raises RunnerError for what no options class of Beam knows: Beam itself drops it without a word."""
+    with _unsaid():
+        from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+
+    class Parser(_BeamArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise RunnerError(f"--runner-flag: {message}")
+
+    parser = Parser(allow_abbrev=False, add_help=False)
+    for kind in {str(kind): kind for kind in PipelineOptions.__subclasses__()}.values():
+        kind._add_argparse_args(parser)
+    for option in options:
+        _, unknown = parser.parse_known_args([option])
+        if unknown or not option.startswith("--") or option.startswith("--runner="):
+            raise RunnerError(f"--runner-flag: expected --NAME=VALUE, an option of Apache Beam's, found {option!r}")
 
 
 def run(
@@ -82,7 +123,8 @@ def _pipeline(work: Any, jobs: list[Any], flags: Sequence[str], failed: list[Bas
         with beam.Pipeline(runner, options=PipelineOptions(list(flags))) as pipeline:
             _ = pipeline | beam.Create(jobs) | beam.Reshuffle() | "convert" >> beam.Map(work)
     except BaseException as error:
-        failed.append(error)
+        silent = type(error).__name__ == "FutureTimeoutError"  # gRPC's, without a word
+        failed.append(TimeoutError("--runner: its server does not answer") if silent else error)
 
 
 @contextlib.contextmanager
@@ -92,12 +134,15 @@ def _unsaid() -> Iterator[None]:
     def others(record: logging.LogRecord) -> bool:
         return "apache_beam" not in Path(record.pathname).parts
 
-    root = logging.getLogger()
+    root, own = logging.getLogger(), logging.getLogger("apache_beam")
+    level = own.level
     root.addFilter(others)
+    own.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         root.removeFilter(others)
+        own.setLevel(level)
 
 
 def _processes() -> Any:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from data_pipelines import inputs
 from data_pipelines.parts import FACTS, PartError, Rejected, write_part
-from data_pipelines.pipeline import run
+from data_pipelines.pipeline import by_beam, run
 from data_pipelines.prompts import using_templates
 from data_pipelines.publish import Rules, ShardError, check_target_directory, publish
 from data_pipelines.record import Record
@@ -80,9 +80,9 @@ def prepare(
     """Publishes the shard set under `out` and returns its manifest.
 
     duplicates: "report" or "drop", see Rules. templates: a file that words the questions instead of ours. pipeline:
-    flags of Apache Beam (pipeline.beam_flags), which then does the work; without any, and for a single chunk,
-    everything happens in this process. Raises ShardError, RecordError, and what the converter raises for input that
-    cannot be used at all; finished chunks stay in `out`.partial for the next run.
+    flags of Apache Beam (pipeline.beam_flags), which then does the work (pipeline.by_beam); otherwise it is done
+    in this process. Raises ShardError, RecordError, and what the converter raises for input that cannot be used at all;
+    finished chunks stay in `out`.partial for the next run, and where there are none, nothing stays.
     """
     rules = dataclasses.replace(converter.rules, duplicates=duplicates)
     check_name(converter.name)
@@ -109,11 +109,16 @@ def _prepare(
             done = (len(chunks[i]) for i in todo if (_folder(partial, i) / FACTS).exists())
             bar.update(sum(done) - bar.n)
 
-        if pipeline and len(todo) > 1:
-            run(work, jobs, pipeline, partial / "error.txt", tick)
-        else:
-            for job in jobs:
-                work(job, bar.update)
+        try:
+            if by_beam(pipeline, len(todo)):
+                run(work, jobs, pipeline, partial / "error.txt", tick)
+            else:
+                for job in jobs:
+                    work(job, bar.update)
+        except BaseException:
+            if not any((_folder(partial, i) / FACTS).exists() for i in range(len(chunks))):
+                shutil.rmtree(partial, ignore_errors=True)  # nothing to go on from
+            raise
     parts = [_folder(partial, i) for i in range(len(chunks))]
     try:
         manifest = publish(parts, out, converter.name, rules, converter.options.get("seed"))

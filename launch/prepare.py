@@ -100,6 +100,9 @@ def _prepare(name: str, args: argparse.Namespace, options: dict[str, Any]) -> di
 
     module = importlib.import_module(f"data_pipelines.sources.{name}")
     if hasattr(module, "prepare"):  # the sampler fetches what it reads, package by package
+        for flag, usual in (("duplicates", "report"), ("workers", 0), ("runner", "direct"), ("runner_flag", [])):
+            if getattr(args, flag) != usual:
+                raise UsageError(f"--{flag.replace('_', '-')}: has no meaning for {name}")
         with using_templates(args.templates):
             return module.prepare(options.pop("source", None), args.out, **options)
     return preparation.prepare(

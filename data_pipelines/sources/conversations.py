@@ -7,6 +7,10 @@
 
 `<image>` in a user's turn stands for the next image; where none stands, all come first. A system text, for which a
 Record has no place, opens the first question.
+
+Every answer of a Record is learned, all alike. So a row is refused, with its reason, where a message's `loss` or
+`loss_scale` is 0 or anything but 1, and where it has a `rejected_response` (or `rejected_messages`), for learning
+preferences.
 """
 
 import dataclasses
@@ -48,6 +52,8 @@ def read_talk(row: Mapping[str, Any]) -> Talk:
     said = _query(row) if form == "query" else [_message(item) for item in row[form]]
     if any(row.get(key) for key in ("videos", "video", "audios", "audio")):
         raise RowError("has video or audio")
+    if any(row.get(key) for key in ("rejected_response", "rejected_messages")):
+        raise RowError("has a rejected answer, for learning preferences")
     images = image_names(row)
     system = "\n".join(text for role, text in said if role == "system")
     said = [(role, text) for role, text in said if role != "system"]
@@ -78,8 +84,12 @@ def _message(item: Any) -> tuple[str, str]:
     text = item.get("content", item.get("value"))
     if role is None:
         raise RowError("unknown role")
-    if item.get("loss") in (False, 0) and item.get("loss") is not None and role == "assistant":
-        raise RowError("answer that is not to be learned (loss)")
+    for key in ("loss", "loss_scale") if role == "assistant" else ():
+        weight = item.get(key)
+        if weight == 0:
+            raise RowError(f"answer that is not to be learned ({key})")
+        if weight not in (None, 1):
+            raise RowError(f"{key} is neither 0 nor 1")
     if isinstance(text, list):  # parts, as in OpenAI's form
         text = "".join(TAG if _part(part) == "image" else str(part.get("text", "")) for part in text)
     if not isinstance(text, str):

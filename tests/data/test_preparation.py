@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 from toy_converter import ToyConverter
 from toy_records import image, record
 
@@ -17,6 +20,7 @@ from data_pipelines.pipeline import beam_flags, run
 from data_pipelines.preparation import prepare
 from data_pipelines.publish import Rules, ShardError, publish
 from data_pipelines.shards import open_shards, verify
+from launch.cli import main
 
 HERE = Path(__file__).parent
 COUNT = 200  # four chunks
@@ -157,6 +161,83 @@ def test_one_process_needs_no_pipeline_and_other_runners_have_their_own_flags(ru
     assert beam_flags(runner, workers) == flags
 
 
+@pytest.fixture
+def rows(tmp_path) -> Path:
+    """A folder of training files that makes one chunk."""
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    row = {"query": "What is it?", "response": "A liver.", "images": ["a.png"]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row))
+    return tmp_path
+
+
+def test_options_of_a_runner_reach_its_pipeline_and_one_chunk_goes_to_a_runner_too(rows, monkeypatch):
+    import apache_beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    seen = []
+
+    class Noted(apache_beam.Pipeline):
+        def __init__(self, runner, options: PipelineOptions):
+            seen.append(options.get_all_options())
+            super().__init__("FnApiRunner", options=options)
+
+    monkeypatch.setattr(apache_beam, "Pipeline", Noted)
+    monkeypatch.setenv("PYTHONPATH", str(HERE.parents[1]))
+    command = ["prepare", "jsonl", "--source", str(rows), "--out", str(rows / "out"), "--runner-flag=--parallelism=3"]
+    assert main([*command, "--runner", "FlinkRunner", "--runner-flag=--flink_version=1.20"]) == 0
+    assert main([*command, "--workers", "1"]) == 0
+    assert (seen[0]["runner"], seen[0]["parallelism"], seen[0]["flink_version"]) == ("FlinkRunner", 3, "1.20")
+    assert (seen[1]["runner"], seen[1]["parallelism"], seen[1]["direct_num_workers"]) == ("FnApiRunner", 3, 1)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--runner-flag=--bogus_flag=1"], "--runner-flag: expected --NAME=VALUE, .* found '--bogus_flag=1'"),
+        (["--runner-flag=parallelism"], "--runner-flag: expected --NAME=VALUE, .* found 'parallelism'"),
+        (["--runner-flag=--parallelism=x"], "--runner-flag: argument --parallelism: invalid int value: 'x'"),
+        (
+            ["--runner-flag=--runner=SparkRunner"],
+            "--runner-flag: expected --NAME=VALUE, .* found '--runner=SparkRunner'",
+        ),
+        (["--runner", "FooRunner"], "--runner: Unexpected pipeline runner: FooRunner"),
+        (["--runner", "no.such.FooRunner"], "--runner: No module named 'no'"),
+    ],
+)
+def test_a_runner_or_an_option_that_beam_does_not_know_is_one_line(rows, flags, said, capfd):
+    assert main(["prepare", "jsonl", "--source", str(rows), "--out", str(rows / "out"), *flags]) == 2
+    assert re.fullmatch(f"umit prepare: {said}.*\n", capfd.readouterr().err)
+    assert not list(rows.glob("out*"))
+
+
+def test_a_runner_that_does_not_answer_is_one_line_and_leaves_nothing(rows, capfd):
+    runner = ["--runner", "PortableRunner", "--runner-flag=--job_endpoint=localhost:1"]
+    flags = [*runner, "--runner-flag=--job_server_timeout=1"]
+    assert main(["prepare", "jsonl", "--source", str(rows), "--out", str(rows / "out"), *flags]) == 1
+    assert capfd.readouterr().err == "umit prepare: --runner: its server does not answer\n"
+    assert not list(rows.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--duplicates", "drop"], ["--workers", "2"], ["--runner", "FlinkRunner"], ["--runner-flag=--parallelism=3"]],
+)
+def test_the_sampler_refuses_the_flags_of_a_pipeline(tmp_path, flags, capfd):
+    assert main(["prepare", "sampler", "--out", str(tmp_path / "out"), *flags]) == 2
+    flag = flags[0].partition("=")[0]
+    assert capfd.readouterr().err == f"umit prepare: {flag}: has no meaning for sampler\n"
+
+
+def test_a_run_that_fails_in_its_first_chunk_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match="unit 10 of no use"):
+        prepare(ToyConverter(COUNT, fail_at=10), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="unit 100 of no use"):
+        prepare(ToyConverter(COUNT, fail_at=100), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+
+
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
     script = (
         f"import pathlib, resource, signal, sys; sys.path.insert(0, {str(HERE)!r})\n"
@@ -171,7 +252,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(tmp_path):
     full = subprocess.run([sys.executable, "-c", script, "9000"], capture_output=True, text=True, check=True)
     assert full.stdout.startswith(f"{tmp_path}/out.partial: cannot write: ")
     assert full.stdout.count("\n") == 1
-    assert not [p for p in (tmp_path / "out.partial").iterdir() if p.name.startswith(".")]
+    assert not list(tmp_path.iterdir())  # the first chunk did not fit
     again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert again.stdout == ""
     assert verify(tmp_path / "out")["records"]["train"] == {"vqa": 57}

@@ -1,14 +1,16 @@
 """Every row of the replica's training files: what it becomes, or why it does not."""
 
 import json
+import re
 
 import pytest
 
 from data_pipelines.preparation import prepare
 from data_pipelines.sources import jsonl
-from data_pipelines.sources.conversations import listed_options
+from data_pipelines.sources.conversations import listed_options, read_talk
 from data_pipelines.sources.folder import split_of
 from data_pipelines.sources.layout import LayoutError
+from data_pipelines.sources.make import RowError
 from tests.replicas import jsonl as replica
 from tests.replicas.pictures import encoded, write_file
 from tests.replicas.reading import prepared
@@ -86,6 +88,33 @@ def test_objects_become_boxes_and_points(whole):
     assert target[2] == {"kind": "points", "frame": raw, "items": [{"label": "carina", "point": [30.0, 10.0]}]}
     assert target[8]["items"] == [box("liver", 100.0, 200.0, 300.0, 400.0)]
     assert target[8]["frame"] == frame("norm1000", 1000.0, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "row", "reason"),
+    [
+        ({"loss_scale": 1.0, "loss": True}, {}, None),
+        ({"loss_scale": None}, {"rejected_response": None}, None),
+        ({"loss_scale": 0}, {}, "answer that is not to be learned (loss_scale)"),
+        ({"loss_scale": 0.0}, {}, "answer that is not to be learned (loss_scale)"),
+        ({"loss": False}, {}, "answer that is not to be learned (loss)"),
+        ({"loss_scale": 0.3}, {}, "loss_scale is neither 0 nor 1"),
+        ({"loss_scale": "1"}, {}, "loss_scale is neither 0 nor 1"),
+        ({"loss": [1]}, {}, "loss is neither 0 nor 1"),
+        ({}, {"rejected_response": "No."}, "has a rejected answer, for learning preferences"),
+        ({}, {"rejected_messages": replica.said("Why?", "No.")}, "has a rejected answer, for learning preferences"),
+    ],
+)
+@pytest.mark.parametrize("turn", [1, 3])
+def test_answers_that_are_not_simply_learned_are_refused(turn, answer, row, reason):
+    messages = replica.said("Why?", "So.", "And?", "Too.")
+    messages[0]["loss_scale"] = 0  # of a question, which nothing learns
+    messages[turn] |= answer
+    if reason is None:
+        assert [said.text for said in read_talk({"messages": messages} | row).turns] == ["Why?", "So.", "And?", "Too."]
+    else:
+        with pytest.raises(RowError, match=re.escape(reason)):
+            read_talk({"messages": messages} | row)
 
 
 def test_messages_that_cannot_be_used_are_listed(whole):

@@ -7,6 +7,7 @@ import zipfile
 import pytest
 
 from data_pipelines.media import MediaError
+from data_pipelines.preparation import prepare
 from data_pipelines.prompts.render import wordings
 from data_pipelines.sources import pmc_oa
 from data_pipelines.sources.compare import common_phrases, compared
@@ -196,6 +197,15 @@ def test_a_damaged_archive_or_member_is_named(tmp_path):
     path.write_bytes(data[:-30])
     with pytest.raises(LayoutError, match=r"x.zip: no zip archive, or one whose end is missing"):
         ZipFiles(path)
+
+
+def test_a_damaged_archive_ends_the_run_before_it_begins(tmp_path):
+    (tmp_path / "raw").mkdir()
+    replica.beta(tmp_path / "raw")
+    (tmp_path / "raw" / "images.zip").write_bytes(b"cut")
+    with pytest.raises(LayoutError, match=r"images\.zip: no zip archive, or one whose end is missing"):
+        prepare(pmc_oa.converter(tmp_path / "raw"), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_both_files_need_a_choice_and_other_keys_are_named(tmp_path):
