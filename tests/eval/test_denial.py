@@ -172,7 +172,7 @@ EXPECTED = {  # mean_iou, ap and whether it counts there, unparsed
 }
 
 
-@pytest.mark.parametrize(("boxes", "said"), itertools.product((0, 1), TEXTS))
+@pytest.mark.parametrize(("boxes", "said"), list(itertools.product((0, 1), TEXTS)))
 def test_what_each_answer_scores_where_something_is_there_and_where_nothing_is(boxes, said):
     truth = boxes_target(FRAME, [("pneumonia", BOX)] * boxes)
     about = {"id": "a", "task": "detection", "dataset": "d", "language": "en"}
