@@ -11,6 +11,10 @@ from umit_jax.eval.score import score
 from umit_jax.targets import Frame, boxes_target, points_target
 
 NOTHING = [
+    "Pneumonia: not seen",
+    "Findings: no opacity.",
+    "影像所见：未见肺炎",
+    "肺炎：未见",
     "No pneumonia.",
     "none",
     "None.",
@@ -27,7 +31,7 @@ NOTHING = [
     "Pneumonia is absent.",
     "[]",
     "```json\n[]\n```",
-    "{\"objects\": []}",
+    '{"objects": []}',
     "I do not see any lesion.",
     "I don't see any lesion",
     "The image does not show a nodule.",
@@ -76,6 +80,15 @@ NOTHING = [
     "- no pneumonia\n- no effusion",
 ]
 NOT_NOTHING = [
+    "- no effusion\n- a nodule in the left lung",
+    "No effusion\nnodule in the left lung",
+    "No effusion - nodule in the left lung",
+    "No effusion (nodule in the left lung)",
+    "Left lung nodule: no calcification",
+    "左肺结节：无钙化",
+    "除左肺结节外未见异常",
+    "It has no clear border.",
+    "No lesion. " * 100,
     "",
     "asdf qwer",
     "yes, pneumonia in the left lung",
@@ -176,7 +189,9 @@ EXPECTED = {  # mean_iou, ap and whether it counts there, unparsed
 def test_what_each_answer_scores_where_something_is_there_and_where_nothing_is(boxes, said):
     truth = boxes_target(FRAME, [("pneumonia", BOX)] * boxes)
     about = {"id": "a", "task": "detection", "dataset": "d", "language": "en"}
-    rows = {r["metric"]: r for r in score([{**about, "truth": truth, "text": TEXTS[said]}]).rows if r["language"] == "en"}
+    rows = {
+        r["metric"]: r for r in score([{**about, "truth": truth, "text": TEXTS[said]}]).rows if r["language"] == "en"
+    }
     iou, ap, counts, unparsed = EXPECTED[boxes, said]
     assert (rows["mean_iou"]["value"], rows["acc_at_0.5"]["value"], rows["unparsed"]["value"]) == (iou, iou, unparsed)
     assert ("ap_0.40_0.75" in rows) == counts

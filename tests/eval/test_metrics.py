@@ -45,6 +45,8 @@ def test_closed_accuracy_counts_an_unparsed_answer_as_wrong():
         ("pleural effusion", None, "en", 0, 0, 0),
         ("左肺结节", "右肺结节", "zh", 6 / 8, 3 / 4, 0),
         ("ＣＴ", "CT。", "zh", 1, 1, 1),
+        ("阴性(-)", "阴性(+)", "zh", 1, 1, 1),  # signs go with the punctuation
+        ("T2+", "t2", "en", 1, 1, 1),
         ("...", None, "en", 0, 0, 0),
     ],
 )

@@ -218,7 +218,9 @@ def test_a_3d_point_is_read():
 FLAT, DEEP = Frame("raw", (100, 100), (1, 1)), Frame("voxel", (64, 64, 32), (1, 1, 1))
 
 
-@pytest.mark.parametrize("text", ["", "asdf qwer", "yes, pneumonia in the left lung", "No pneumonia.", "[]", "未见肺炎"])
+@pytest.mark.parametrize(
+    "text", ["", "asdf qwer", "yes, pneumonia in the left lung", "No pneumonia.", "[]", "未见肺炎"]
+)
 @pytest.mark.parametrize(("target", "item"), [(boxes_target, [1, 1, 2, 2]), (points_target, [1, 1])])
 def test_whether_an_answer_says_nothing_is_there_does_not_depend_on_the_truth(target, item, text):
     empty, one, two = (target(FLAT, [(label, item) for label in labels]) for labels in ([], ["a"], ["a", "b"]))

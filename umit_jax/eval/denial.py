@@ -5,13 +5,13 @@ list. It says that nothing is there where at least one part denies and each othe
 that something is normal. So whatever else is claimed ("No effusion, a nodule on the left"), doubted ("probably no
 mass") or left open ("I cannot tell") makes it no denial. What is denied is not compared with what was asked.
 
-| denies   | English                                                                          | Chinese                     |
-| at once  | no X, none, nothing, without X, free of X, negative for X, absence of X, neither | 未见X, 未发现X, 没有X, 无X, 不存在X |
-| behind   | X is not seen (visible, present, found, ...), X is absent, X: none               | X未见, X: 无, X不存在, X阴性 |
-| speaker  | I do not see X, the image does not show X, it cannot be seen                     | 看不到X, 不可见              |
-| JSON     | an empty list, fenced or bare, alone or under a key                              |                             |
+| at once  | no X, none, nothing, without X, free of X, negative for X; 未见X, 未发现X, 没有X, 无X, 不存在X |
+| behind   | X is not seen (visible, present, found, ...), X is absent, X: none; X未见, X: 无, X阴性         |
+| speaker  | I do not see X, the image does not show X, it cannot be seen; 看不到X, 不可见                   |
+| JSON     | an empty list, fenced or bare, alone or under a key                                         |
 
 Cues that only look like a denial ("no change in") and cues of doubt are those of the finding labeller (findings.yaml).
+A text of more than 1000 characters says more than that.
 """
 
 import re
@@ -19,9 +19,10 @@ import re
 from umit_jax.eval.metrics.findings import cues
 from umit_jax.eval.normalise import fold, is_chinese
 
+_LONGEST = 1000
 _EMPTY_LIST = re.compile(r"(?:```(?:json)?)?\s*(?:\{\s*\"\w+\"\s*:\s*)?\[\s*\]\s*\}?\s*(?:```)?\s*\.?")
 _ASKED = re.compile(r"[^.?!。\n]*\?")  # a question said again
-_DECORATION = re.compile(r"<\|[a-z_]+\|>|[*`\"“”()]")
+_DECORATION = re.compile(r"<\|[a-z_]+\|>|[*`\"“”]")
 _NO_CLAIM = re.compile(  # of knowledge, not of a finding: never a denial
     r"\b(?:not (?:sure|certain|clear|possible|able)|know|unable|unsure|no (?:idea|doubt|answer|question|comment|way"
     r"|information|image|coordinates|problem)|difficult|impossible)\b|无法|无从|没有?(?:办法|把握|变化)|不(?:确定|清楚|知道|能确定)"
@@ -29,10 +30,11 @@ _NO_CLAIM = re.compile(  # of knowledge, not of a finding: never a denial
 
 _ENDS = {
     "en": re.compile(
-        r"[,;!\n]|\.(?!\d)|\b(?:but|however|although|though|except|otherwise|aside from|apart from|other than"
+        r"[,;!()\n]|\.(?!\d)|\s[-–—]+\s(?!(?:no|none|nothing|absent|negative|nil|not)\b)"
+        r"|\b(?:but|however|although|though|except|otherwise|aside from|apart from|other than"
         r"|besides|whereas|while|because|since|only|which)\b|\band\b(?=\s+(?:an?|the|there|no|small|large|new|mild)\b)"
     ),
-    "zh": re.compile(r"[,;!\n。]|\.(?!\d)|但是?|不过|然而|而且?|除了?|仅|只"),
+    "zh": re.compile(r"[,;!()\n。]|\.(?!\d)|但|不过|而|仅|只"),
 }
 _LIST_ENDS = re.compile(r"\s*(?:or|nor)\b")
 
@@ -41,13 +43,20 @@ _SCENE = (
     r"(?:images?|pictures?|scans?|slices?|x-?rays?|radiographs?|films?|photos?|volumes?|stud(?:y|ies)|ct|mri?|patient"
     r"|lungs?|lung fields?|chest|heart|abdomen|brain|liver|kidneys?)"
 )
-_PLACE = rf"(?:(?:in|on|from|within|based on|throughout)\s+)?(?:(?:the|this|both|given|left|right|chest|ct|mri?)\s+)*{_SCENE}"
+_PLACE = (
+    r"(?:(?:in|on|from|within|based on|throughout)\s+)?"
+    rf"(?:(?:the|this|both|given|left|right|chest|ct|mri?)\s+)*{_SCENE}"
+)
 _LEAD = (
-    rf"(?:[^:]{{1,60}}:\s*|(?:(?:so|thus|therefore|here|also|and|answer is|the answer is)\s+)?"
-    rf"(?:there(?:'s| is| are| was| were)\s+|i\s+(?:can\s+)?(?:see|find|detect)\s+|it\s+(?:is|shows|has)\s+"
+    rf"(?:(?:(?:the )?(?:answer|findings?|impression|result|conclusion):\s*"
+    rf"|(?:so|thus|therefore|here|also|and|answer is|the answer is)\s+)?"
+    rf"(?:there(?:'s| is| are| was| were)\s+|i\s+(?:can\s+)?(?:see|find|detect)\s+|it\s+(?:is|shows)\s+"
     rf"|{_PLACE}\s+(?:there\s+)?(?:(?:is|are|shows?|has|have|contains?|demonstrates?|reveals?|with)\s+)?)?)"
 )
-_SEEN = r"(?:seen|visible|visuali[sz]ed|present|found|detected|identified|shown|demonstrated|evident|appreciated|observed|there)"
+_SEEN = (
+    r"(?:seen|visible|visuali[sz]ed|present|found|detected|identified|shown|demonstrated|evident|appreciated|observed"
+    r"|there)"
+)
 _NOT = r"(?:(?:is|are|was|were|has been|have been)\s+(?:not|never)|(?:is|are|was|were)n't|not)\s+(?:clearly\s+)?"
 _DOES_NOT = r"(?:(?:do|does|did|can|could)\s+not|cannot|(?:do|does|did|ca|could)n't)"
 _DENIES = {
@@ -56,16 +65,17 @@ _DENIES = {
         rf"|no longer|neither)\b.*"
         rf"|there\s+(?:is|are|was|were)(?:n't|\s+not)\s+(?:an?|any)\b.*"
         rf"|[^:]{{0,80}}?\b{_NOT}{_SEEN}\b.*|[^:]{{0,80}}?\b(?:is|are|was|were)\s+(?:absent|no longer {_SEEN})\b.*"
-        rf"|[^:]{{0,60}}(?::|\s-)\s*(?:none|no|absent|negative|nil|nothing)"
+        rf"|[^:]{{0,60}}(?::|\s[-–—]+)\s*(?:none|no|absent|negative|nil|nothing|not|no evidence)(?:\s+{_SEEN})?"
         rf"|(?:i|we|one|{_PLACE})\s+{_DOES_NOT}\s+(?:\w+ly\s+)?(?:see|find|detect|show|contain|have|reveal|demonstrate)\b.*"
         rf"|[^:]{{0,60}}?\b{_DOES_NOT}\s+(?:be (?:seen|found|detected)|exist|appear)\b.*"
     ),
     "zh": re.compile(
-        r"(?:[^:]{1,20}:\s*|(?:该|此|本|图|像|影|片|中|上|内|里|胸|ct|mri?|x线|x光|扫描|双|两|左|右|侧|肺|野|腹|腔|部|头|脑|肝|脏|检查"
+        r"(?:(?:影像)?(?:所见|结论|诊断|结果):?|(?:该|此|本|图|像|影|片|中|上|内|里|胸|ct|mri?|x线|x光|扫描|双|两|左|右|侧|肺|野|腹|腔|部|头|脑|肝|脏|检查"
         r"|我|可|均|都|也|示|显示|答案|是|为|:|\s)*)"
         r"(?:未(?:能)?(?:见|发现|检测到|检测出|检出|显示|找到|看到|查见|及)|没(?:有|见|看到|发现|检测到|找到)|看不到|不可见|不存在"
         r"|无(?![论疑关效需能可须误])|否$).*"
-        r"|[^:]{0,20}?(?:(?<!能)未见|未(?:被)?(?:发现|检出|检测到|显示|看到)|不存在|不可见|看不到|阴性|缺如|没有|:\s*无)"
+        r"|[^:]{1,20}:\s*(?:无|否|未见|没有|不存在|阴性|未见异常|无异常)"
+        r"|[^:]{0,20}?(?:(?<!能)未见|未(?:被)?(?:发现|检出|检测到|显示|看到)|不存在|不可见|看不到|阴性|缺如|没有)"
     ),
 }
 _NORMAL = re.compile(
@@ -73,12 +83,16 @@ _NORMAL = re.compile(
     r"|.{0,12}?(?<![不非])(?:正常|清晰|无异常)"
 )
 _WHERE = re.compile(rf"{_PLACE}|{_SCENE}|(?:在)?(?:该|此|本)?(?:图像|影像|图片|胸片|图)?[中上内里]?")
-_TURNED = re.compile(r"\b(?:not|isn't|never|no)\s+(?:an?\s+|the\s+)?(?:absent|free|negative|without|nothing|none)\b|不是|并非|有无|有没有")
+_TURNED = re.compile(
+    r"\b(?:not|isn't|never|no)\s+(?:an?\s+|the\s+)?(?:absent|free|negative|without|nothing|none)\b|不是|并非|有无|有没有|除.{1,15}外"
+)
 
 
 def says_nothing(text: str) -> bool:
     """Whether the text says that nothing is there. It must hold no coordinates; empty text says nothing of the kind."""
-    said = fold(text).replace("’", "'")
+    if len(text) > _LONGEST:
+        return False
+    said = "\n".join(map(fold, text.splitlines())).replace("’", "'")
     if _EMPTY_LIST.fullmatch(said):
         return True
     said = _ASKED.sub(" ", _DECORATION.sub(" ", said))

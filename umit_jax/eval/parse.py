@@ -38,7 +38,7 @@ _NEGATED = re.compile(
 _QUOTES = r"[\s:\"'“”‘’「」《》-]*"
 _NEGATED_YES_NO = re.compile(  # "no" is an answer itself here, so only other words negate it
     rf"(?:\b(?:not|never|neither|nor|cannot|(?:is|are|was|ca|does|do)n['’]t)"
-    rf"(?:\s+(?:an?|the|be|really|exactly|quite|simply|just|a clear|a definite))*{_QUOTES}|[不非](?:为|是|能)?{_QUOTES})$"
+    rf"(?:\s+(?:an?|the|be|really|exactly|quite|simply|just))*{_QUOTES}|[不非](?:为|是|能)?{_QUOTES})$"
 )
 _YES_NO = {"yes": ("yes", "是", "是的"), "no": ("no", "否", "不是")}
 _YES_NO |= {"是": _YES_NO["yes"], "否": _YES_NO["no"]}

@@ -3,8 +3,8 @@
 Only items with `scores` count. A class is (topic, option as folded text), as in classify.py; for each class, its
 probability is set against "it is the truth" over the items that offer it, and the metric is the mean over the classes
 that are true of some of them and false of others. With two options, AUC is that of either; with the same options in
-every question it is MedMNIST's AUC (medmnist/evaluator.py: mean of one class against the rest). Their n is the questions
-that offer at least one such class.
+every question it is MedMNIST's AUC (medmnist/evaluator.py: mean of one class against the rest). Their n is the
+questions that offer at least one such class.
 
 accuracy_by_likelihood: the fraction of items whose most probable option (of equal ones the first, as numpy's argmax) is
 the truth, whatever the text says; MedMNIST's ACC where it is multi-class, ordinal or binary.

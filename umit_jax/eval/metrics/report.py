@@ -1,13 +1,14 @@
 """Strict report metrics, one language at a time: corpus BLEU-1 to 4 and ROUGE-L as fractions, and CIDEr (0 to 10).
 
 | metric       | English                                        | Chinese                                              |
-| bleu1..bleu4 | sacrebleu, tokenizer 13a, case kept, exp smoothing | sacrebleu, tokenizer zh (characters), after folding  |
+| bleu1..bleu4 | sacrebleu, tokenizer 13a, case kept, exp smoothing | sacrebleu, tokenizer zh (characters), folded     |
 | rouge_l      | rouge-score, no stemming, mean F over reports  | the same over normalise.chinese_characters           |
 | cider        | CIDEr-D over 13a tokens, lower case, without punctuation | CIDEr-D over normalise.chinese_characters  |
 
 bleuN is the geometric mean of the 1..N-gram precisions with the brevity penalty, over the corpus, one reference a
 report: `sacrebleu --max-ngram-order N`. Chinese texts are first folded in width and case, as for the other two, and
-Chinese full stops and quotation marks become ASCII ones (NFKC keeps them); punctuation still counts. An empty or unparsed answer is an empty hypothesis, not left out.
+Chinese full stops and quotation marks become ASCII ones (NFKC keeps them); punctuation still counts. An empty or
+unparsed answer is an empty hypothesis, not left out.
 """
 
 import functools
