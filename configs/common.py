@@ -103,7 +103,7 @@ def evaluate() -> ml_collections.ConfigDict:
             "every": 0,  # steps
             "split": "validation",
             "limit": 64,  # records per source, chosen by a hash of their ids; 0 takes all
-            "option_scores": False,  # the likelihood of each option, for auc, average_precision and ece
+            "option_scores": False,  # the likelihood of each option, for accuracy_by_likelihood, auc, ece, ..
             "best": "",  # metric, as "vqa/closed_accuracy", whose best step is kept beside the newest ones
         }
     )

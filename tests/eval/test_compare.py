@@ -93,7 +93,8 @@ def test_a_metric_that_only_one_run_has_is_named():
     rows, only_one = compare(scored, [line(i, i % 2, truth=i % 2) for i in range(4)])
     assert "auc" not in {row["metric"] for row in rows}
     assert {name for name in only_one if name.endswith("en")} == {
-        f"strict {metric} classification d en" for metric in ("auc", "average_precision", "ece")
+        f"strict {metric} classification d en"
+        for metric in ("accuracy_by_likelihood", "auc", "average_precision", "ece")
     }
 
 

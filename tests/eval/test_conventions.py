@@ -232,6 +232,12 @@ def test_r2gen_cuts_the_truth_and_hides_its_rare_words():
     assert len(r2gen.reference(mimic).split()) == 99
 
 
+def test_r2gen_says_nothing_of_chinese_whose_words_no_space_divides():
+    item = Item(text_target("心影增大。"), text_target("心影增大。"), "zh", text="心影增大。")
+    assert r2gen.report([item]) == {}
+    assert r2gen.report_meteor([item]) == {}
+
+
 def test_r2gen_scores_against_the_cut_truth():
     item = open_item("word " * 100, "Word " * 59, dataset="iu_xray")
     assert points(r2gen.report([item])) == pytest.approx(

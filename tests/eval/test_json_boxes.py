@@ -63,7 +63,7 @@ def test_without_a_spoken_frame_json_speaks_what_the_truths_frame_says():
         ('[{"bbox_2d": [14, 7, 10, 14], "label": "liver"}]', "inverted box"),
         ('[{"bbox_2d": [14, 7, 14, 14], "label": "liver"}]', "empty box"),
         ('```json\n[\n\t{"bbox_2d": [14, 7, 28, 1', "half a box"),
-        ("```json\n[]\n```", "no box"),
+        ("```json\n```", "no box"),
     ],
 )
 def test_what_is_no_box_is_refused_with_a_reason(text, problem):
@@ -79,9 +79,11 @@ def test_a_list_cut_off_keeps_its_whole_boxes_and_says_so():
     assert reading.problems == ("half a box",)
 
 
-def test_an_empty_list_answers_a_question_about_nothing():
+@pytest.mark.parametrize("text", ["```json\n[]\n```", "[]", "```\n[ ]\n```", '{"objects": []}'])
+def test_an_empty_list_says_that_nothing_is_there_whatever_is_true(text):
     nothing = boxes_target(RAW, [])
-    assert parse("```json\n[]\n```", nothing, "en", SHOWN) == nothing
+    for truth in (nothing, LIVER, TWO):
+        assert parse(text, truth, "en", SHOWN) == nothing
 
 
 @given(st.text("{}[]\"':,bbox_2dlabel -1234567890.eE\\n", max_size=80), st.booleans())

@@ -45,6 +45,8 @@ def test_closed_accuracy_counts_an_unparsed_answer_as_wrong():
         ("pleural effusion", None, "en", 0, 0, 0),
         ("左肺结节", "右肺结节", "zh", 6 / 8, 3 / 4, 0),
         ("ＣＴ", "CT。", "zh", 1, 1, 1),
+        ("阴性(-)", "阴性(+)", "zh", 1, 1, 1),  # signs go with the punctuation
+        ("T2+", "t2", "en", 1, 1, 1),
         ("...", None, "en", 0, 0, 0),
     ],
 )
@@ -94,6 +96,31 @@ def test_bleu4_is_what_sacrebleu_prints_in_both_languages():
         ours = report.report([text_item(truth, answer, language) for truth, answer in pairs])["bleu4"].point
         assert ours == pytest.approx(expected)
         assert 0.2 < ours < 0.9
+
+
+@pytest.mark.parametrize(
+    ("truth", "said"),
+    [
+        ("肝脏大小正常，ＣＴ未见异常。", "肝脏大小正常,CT未见异常."),
+        ("结节约１．５ｃｍ；余（双肺）清晰！", "结节约1.5cm;余(双肺)清晰!"),
+        ("CT示“结节”。", 'ct示"结节".'),
+    ],
+)
+def test_chinese_reports_that_differ_in_width_and_case_alone_are_equal(truth, said):
+    ours = points(report.report([text_item(truth, said, "zh")]))
+    assert ours == pytest.approx({**dict.fromkeys(ours, 1.0), "cider": 0})
+    assert report.report([text_item(said, truth, "zh")])["bleu4"].point == pytest.approx(1)
+
+
+def test_chinese_bleu_still_counts_punctuation():
+    ours = points(report.report([text_item("肝脏大小正常。", "肝脏大小正常", "zh")]))
+    assert ours["rouge_l"] == 1
+    assert ours["bleu4"] == pytest.approx(np.exp(-1 / 6))  # 6 of 6 tokens right, 6 for 7: penalty exp(1 - 7/6)
+
+
+def test_english_bleu_keeps_case_and_width():
+    assert report.report([text_item("CT is normal.", "ct is normal.")])["bleu1"].point == pytest.approx(3 / 4)
+    assert report.report([text_item("CT is normal.", "ＣＴ is normal.")])["bleu1"].point == pytest.approx(3 / 4)
 
 
 def test_bleu_and_rouge_by_hand():

@@ -25,6 +25,9 @@ SELLA = points_target(Frame("resized", (600, 800), (0.3225, 0.3)), [("sella", [3
         (YES_NO, "(2)", "no"),
         (YES_NO, "Yes.", "yes"),
         (YES_NO, "No lesion is visible", "no"),
+        (YES_NO, "No, not a mass", "no"),
+        (YES_NO, "No, no mass", "no"),
+        (YES_NO, "Not sure, but yes", "yes"),
         (YES_NO, "The answer is 2.", "no"),
         (YES_NO, "The answer is 2: no", "no"),
         (YES_NO, "是", "yes"),
@@ -62,6 +65,17 @@ def test_an_option_is_read_from_its_number_its_words_or_both(truth, text, option
         (YES_NO, " <|im_end|>", "empty answer"),
         (SHI_FOU, "该图像是CT", "no option named"),
         (KIDNEYS, "liver or kidney", "ambiguous answer"),
+        (YES_NO, "Not yes", "ambiguous answer"),
+        (YES_NO, "It is not a yes.", "ambiguous answer"),
+        (YES_NO, "not \u201cyes\u201d", "ambiguous answer"),
+        (YES_NO, "The answer isn\u2019t yes", "ambiguous answer"),
+        (YES_NO, "not no", "ambiguous answer"),
+        (YES_NO, "1: not yes", "no option named"),
+        (YES_NO, "不是“否”", "ambiguous answer"),
+        (SHI_FOU, "不是“是”", "ambiguous answer"),
+        (SHI_FOU, '答案不是"是"', "ambiguous answer"),
+        (SHI_FOU, "并非：否", "ambiguous answer"),
+        (SHI_FOU, "不是是", "no option named"),
         (NORMAL, "not normal", "ambiguous answer"),
         (ZHENGCHANG, "不正常", "ambiguous answer"),
         (COUNTS, "2", "ambiguous answer"),
@@ -110,9 +124,37 @@ def test_boxes_that_follow_one_name_all_have_it():
     assert [item["label"] for item in parse(text, ORGANS, "en")["items"]] == ["liver", "liver"]
 
 
-def test_a_box_of_another_name_keeps_that_name_and_one_of_several_without_a_name_has_none():
-    assert parse("spleen(1,2),(3,4)", LIVER, "en")["items"][0]["label"] == "spleen"
+def test_of_several_labels_a_box_of_another_name_keeps_that_name_and_one_without_a_name_has_none():
+    assert parse("spleen(1,2),(3,4)", ORGANS, "en")["items"][0]["label"] == "spleen"
     assert parse("(1,2),(3,4)", ORGANS, "en")["items"][0]["label"] == UNNAMED
+
+
+OPACITY = boxes_target(Frame("raw", (500, 250)), [("lung opacity", [0, 0, 250, 125])])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1. (0,0),(500,500)",
+        "opacity (0,0),(500,500)",
+        "Box 1: (0,0),(500,500)",
+        "Pneumonia at [0, 0, 500, 500]",
+        '[{"bbox_2d": [0, 0, 500, 500], "label": "opacity"}]',
+    ],
+)
+def test_where_one_label_is_asked_about_every_box_has_it_whatever_stands_around(text):
+    assert parse(text, OPACITY, "en") == OPACITY
+
+
+def test_several_boxes_under_numbers_all_have_the_only_label_asked_about():
+    items = parse("1. (0,0),(500,500)\n2. (500,0),(1000,500)", OPACITY, "en")["items"]
+    assert [item["label"] for item in items] == ["lung opacity"] * 2
+
+
+def test_one_label_with_two_true_boxes_is_one_label():
+    boxes = [("lung opacity", [0, 0, 250, 125]), ("lung opacity", [250, 0, 500, 125])]
+    truth = boxes_target(Frame("raw", (500, 250)), boxes)
+    assert parse("1. (0,0),(500,500) 2. (500,0),(1000,500)", truth, "en") == truth
 
 
 @pytest.mark.parametrize(
@@ -140,7 +182,8 @@ def test_a_3d_box_is_read_in_any_brackets_in_the_frame_of_the_truth(text):
         ("liver(100,100),(100,500)", ("empty box",)),
         ("liver(100,100),(50", ("half a box",)),
         ("liver(100,100,100),(500,500,500)", ("wrong number of coordinates",) * 2),
-        ("there is no liver", ("no box",)),
+        ("the liver is in the left lung", ("no box",)),
+        ("I cannot tell where the liver is", ("no box",)),
         ("", ("no box",)),
     ],
 )
@@ -170,6 +213,31 @@ def test_a_point_is_read_in_the_frame_of_the_truth(text):
 def test_a_3d_point_is_read():
     truth = points_target(Frame("voxel", (256, 256, 32)), [("L3", [10, 20, 30])])
     assert parse("L3 [10,20,30]", truth, "en") == truth
+
+
+FLAT, DEEP = Frame("raw", (100, 100), (1, 1)), Frame("voxel", (64, 64, 32), (1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "asdf qwer", "yes, pneumonia in the left lung", "No pneumonia.", "[]", "未见肺炎"]
+)
+@pytest.mark.parametrize(("target", "item"), [(boxes_target, [1, 1, 2, 2]), (points_target, [1, 1])])
+def test_whether_an_answer_says_nothing_is_there_does_not_depend_on_the_truth(target, item, text):
+    empty, one, two = (target(FLAT, [(label, item) for label in labels]) for labels in ([], ["a"], ["a", "b"]))
+    nothing = text in ("No pneumonia.", "[]", "未见肺炎")
+    for truth in (empty, one, two):
+        assert parse(text, truth, "en") == ({**truth, "items": []} if nothing else None)
+
+
+def test_the_same_of_three_axes():
+    truth = boxes_target(DEEP, [("tumour", [1, 1, 1, 2, 2, 2])])
+    assert parse("没有肿瘤。", truth, "zh") == boxes_target(DEEP, [])
+    assert parse("肿瘤", truth, "zh") is None
+
+
+def test_a_denial_beside_a_broken_box_is_no_answer():
+    reading = read_answer("no liver (500,100),(100,500)", LIVER, "en")
+    assert (reading.target, reading.problems) == (None, ("inverted box",))
 
 
 @pytest.mark.parametrize("text", ["[300,400] [310,400]", "[1,2,3]", "the sella", ""])

@@ -7,9 +7,12 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from umit_jax.eval.bootstrap import compare, interval
+from umit_jax.eval.compare import compare as compare_runs
 from umit_jax.eval.metrics import Item
 from umit_jax.eval.metrics.probability import operating_points, probabilities
 from umit_jax.eval.predictions import PredictionError, read_predictions
+from umit_jax.eval.report_html import write_report
+from umit_jax.eval.score import score
 from umit_jax.targets import options_target
 
 RNG = np.random.default_rng(0)
@@ -71,6 +74,100 @@ def test_calibration_error_by_hand():
     ours = probabilities([item(truth, [p, 1 - p], ["a", "b"]) for truth, p in rows])
     assert ours["ece"].point == pytest.approx(0.4)
     assert not ours["ece"].higher_is_better
+
+
+ABC = ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ([(0, [1.0, 0.0])], 0),  # certain and right
+        ([(1, [1.0, 0.0])], 1),  # certain and wrong
+        ([(0, [0.7, 0.3])], 0.3),  # one example: one bin, fourteen empty
+        ([(0, [0.0, 0.0])], 1),  # never sure of anything, of equal ones the first, which is right: |1 - 0|
+        ([(1, [0.0, 0.0])], 0),
+        # 0.6 = 9/15 ends its bin, 0.61 begins the next: |1 - 0.6| and |0 - 0.61|, not |1/2 - 0.605|
+        ([(0, [0.6, 0.4]), (1, [0.61, 0.39])], (0.4 + 0.61) / 2),
+        # 8/15 < 0.54 <= 0.6 = 9/15: one bin, |1/2 - 0.57|
+        ([(0, [0.6, 0.4]), (1, [0.54, 0.46])], 0.07),
+        # 1/3 = 5/15 ends its bin (4/15, 5/15], and 0.34 begins another: |1 - 1/3| and |0 - 0.34|
+        ([(0, [1 / 3, 1 / 3, 1 / 3]), (2, [0.34, 0.33, 0.33])], (2 / 3 + 0.34) / 2),
+        # 1 and 0.95 share the last bin: |1/2 - 0.975|
+        ([(0, [1.0, 0.0]), (1, [0.95, 0.05])], 0.475),
+    ],
+)
+def test_calibration_error_at_the_edges_of_bins_by_hand(rows, error):
+    ours = probabilities([item(truth, scores, ABC[: len(scores)]) for truth, scores in rows])
+    assert ours["ece"].point == pytest.approx(error)
+
+
+@pytest.mark.parametrize("edge", range(1, 16))
+def test_each_edge_belongs_to_the_bin_below_it(edge):
+    # right at the edge and wrong just beyond or below it: apart |1 - p| and |0 - q|, together |1/2 - mean|
+    p = edge / 15
+    below, above = p - 1e-3, min(p + 1e-3, 1.0)
+    same = probabilities([item(0, [p, 0.0], ["a", "b"]), item(1, [below, 0.0], ["a", "b"])])["ece"].point
+    assert same == pytest.approx(abs(0.5 - (p + below) / 2))
+    if edge < 15:
+        apart = probabilities([item(0, [p, 0.0], ["a", "b"]), item(1, [above, 0.0], ["a", "b"])])["ece"].point
+        assert apart == pytest.approx((1 - p + above) / 2)
+
+
+def test_accuracy_by_likelihood_is_that_of_the_likeliest_option_whatever_the_text_says():
+    options = ["a", "b", "c"]
+    said_wrong = Item(options_target(options, 1, 0), options_target(options, 2, 0), scores=[0.2, 0.5, 0.3])
+    tied = item(0, [0.4, 0.4, 0.2], options)  # of equal ones the first
+    missed = item(2, [0.4, 0.4, 0.2], options)
+    ours = probabilities([said_wrong, tied, missed, item(0, None, options)])["accuracy_by_likelihood"]
+    assert (ours.point, ours.count) == (pytest.approx(2 / 3), 3)
+    low, high = interval(ours, range(4))
+    assert low < ours.point <= high
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_accuracy_by_likelihood_is_medmnists_acc(classes):
+    truths, scores, options = drawn(classes, 80)
+    ours = probabilities([item(t, s, options) for t, s in zip(truths, scores, strict=True)])["accuracy_by_likelihood"]
+    said = scores[:, -1] > 0.5 if classes == 2 else scores.argmax(-1)  # medmnist/evaluator.py getACC
+    assert ours.point == pytest.approx((said == np.array(truths)).mean())
+
+
+def test_accuracy_by_likelihood_is_scored_compared_and_shown_like_any_metric(tmp_path):
+    truths, scores, options = drawn(2, 40)
+    words = {"task": "classification", "dataset": "d", "language": "en", "text": "c0"}
+
+    def run(probability):
+        return [
+            {**words, "id": str(i), "truth": options_target(options, t, 0), "scores": probability(s)}
+            for i, (t, s) in enumerate(zip(truths, scores, strict=True))
+        ]
+
+    good, blind = run(list), run(lambda s: [0.5, 0.5])
+    (row,) = [r for r in score(good).rows if (r["metric"], r["language"]) == ("accuracy_by_likelihood", "en")]
+    assert (row["mode"], row["better"], row["n"]) == ("strict", "higher", 40)
+    assert row["ci95"][0] < row["value"] < row["ci95"][1]
+    rows, only_one = compare_runs(good, blind)
+    (compared,) = [r for r in rows if (r["metric"], r["language"]) == ("accuracy_by_likelihood", "en")]
+    assert (compared["a"], compared["b"], only_one) == (row["value"], truths.count(0) / 40, [])
+    write_report(tmp_path / "report.html", good, score(good))
+    assert "accuracy_by_likelihood" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_n_is_the_questions_that_offer_a_class_true_of_some_and_false_of_others():
+    unique = [item(0, [0.7, 0.3], [f"a{i}", f"b{i}"]) for i in range(100)]
+    ranked = [item(i, [0.7, 0.3], ["yes", "no"]) for i in (0, 1)]
+    ours = probabilities([*unique, *ranked])
+    assert {name: (one.point, one.count) for name, one in ours.items() if name in ("auc", "average_precision")} == {
+        "auc": (0.5, 2),
+        "average_precision": (0.5, 2),
+    }
+    assert ours["ece"].count == ours["accuracy_by_likelihood"].count == 102
+    same_class_of_other_topics = [
+        Item(options_target(["yes", "no"], 0, 1), None, topic="t", scores=[0.7, 0.3]) for _ in range(3)
+    ]
+    found = operating_points([*ranked, *same_class_of_other_topics], [0.5])
+    assert found["sensitivity_at_specificity_0.5", "yes"].count == 2
 
 
 def test_items_without_probabilities_are_left_out_and_counted():

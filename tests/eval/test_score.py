@@ -57,7 +57,7 @@ def test_2d_and_3d_region_and_patient_real_and_synthetic_are_separate_rows():
         line(0, "(0,0),(10,10)", flat, **common, heldout="patient"),
         line(1, "(0,0),(10,5)", flat, **common, heldout="region"),
         line(2, "[(0,0,0),(10,10,5)]", deep, **common, heldout="patient"),
-        line(3, "nothing", deep, **common, heldout="patient", synthetic=True),
+        line(3, "somewhere", deep, **common, heldout="patient", synthetic=True),
     ]
     rows = score(predictions).rows
     where = {"metric": "mean_iou", "language": "all"}
@@ -148,7 +148,7 @@ def test_parts_by_modality_and_topic_are_rows_of_the_breakdown():
 
 def test_a_metric_that_is_undefined_is_left_out_and_named():
     scores = score([line(i, "yes", YES, scores=[0.9, 0.1]) for i in range(3)])
-    assert {r["metric"] for r in scores.rows} == {"closed_accuracy", "ece", "unparsed"}
+    assert {r["metric"] for r in scores.rows} == {"closed_accuracy", "accuracy_by_likelihood", "ece", "unparsed"}
     assert "strict auc vqa d en" in scores.not_computed
 
 

@@ -4,7 +4,8 @@
 | en       | SQuAD's: lower case, punctuation removed, a/an/the removed, split at spaces; but the point in 2.5 stays |
 | zh       | CMRC 2018's: one token per Chinese character; a run of Latin letters or digits is one; no punctuation    |
 
-Both start from Unicode NFKC, which folds full-width letters, digits and punctuation to their ASCII forms.
+Both start from Unicode NFKC, which folds full-width letters, digits and punctuation to their ASCII forms. Signs go with
+the punctuation: 阴性(-) has the tokens of 阴性(+).
 """
 
 import re

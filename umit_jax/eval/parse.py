@@ -11,13 +11,16 @@
 
 The strict rule everywhere: two readings that differ are no answer. Coordinates are never clipped or guessed into
 another frame: a box that reaches out of the image keeps its numbers. Of the truth only what the question shows is
-used: the options and the number of the first, the frame, and the labels asked about.
+used: the options and the number of the first, the frame, and the labels asked about. An answer without coordinates is
+an empty list of boxes or points where it says that nothing is there (denial.py), whatever the truth; else no answer.
+All boxes and points of a question about one label have that label, whatever words or numbers stand around them.
 """
 
 import dataclasses
 import re
 from collections.abc import Callable
 
+from umit_jax.eval.denial import says_nothing
 from umit_jax.eval.json_boxes import json_boxes
 from umit_jax.eval.normalise import drop_special_tokens, fold, is_chinese
 from umit_jax.targets import Frame, Target, convert
@@ -31,6 +34,11 @@ _CUED_INDEX = re.compile(
 )
 _NEGATED = re.compile(
     r"(?:\b(?:not|no|non|without|never|neither|nor|isn't|aren't)(?:\s+(?:an?|the))?[\s-]*|[不非无未没](?:有|见|是)?)$"
+)
+_QUOTES = r"[\s:\"'“”‘’「」《》-]*"
+_NEGATED_YES_NO = re.compile(  # "no" is an answer itself here, so only other words negate it
+    rf"(?:\b(?:not|never|neither|nor|cannot|(?:is|are|was|ca|does|do)n['’]t)"
+    rf"(?:\s+(?:an?|the|be|really|exactly|quite|simply|just))*{_QUOTES}|[不非](?:为|是|能)?{_QUOTES})$"
 )
 _YES_NO = {"yes": ("yes", "是", "是的"), "no": ("no", "否", "不是")}
 _YES_NO |= {"是": _YES_NO["yes"], "否": _YES_NO["no"]}
@@ -109,13 +117,14 @@ def _read_options(text: str, truth: Target) -> Reading:
 
 def _mentioned(said: str, options: list[str]) -> set[int]:
     """Options that `said` names as whole words. A longer option hides a shorter one inside it ("left kidney" hides
-    "kidney"). A negated mention ("not normal", 不正常) makes the answer name everything: ambiguous."""
+    "kidney"). A negated mention ("not normal", "not yes", 不正常) makes the answer name everything: ambiguous."""
     found: set[int] = set()
     for i in sorted(range(len(options)), key=lambda i: -len(options[i])):
+        negated = _NEGATED_YES_NO if options[i] in _YES_NO else _NEGATED
         for word in _YES_NO.get(options[i], (options[i],)):
             pattern = _whole_word(word)
             for match in pattern.finditer(said):
-                if options[i] not in _YES_NO and _NEGATED.search(said[: match.start()]):
+                if negated.search(said[: match.start()]):
                     return set(range(len(options)))
                 found.add(i)
             said = pattern.sub(_SPECIAL_MARK, said)
@@ -145,10 +154,10 @@ class _Numbers:
 
 
 def _read_boxes(text: str, truth: Target, spoken: Frame | None) -> Reading:
-    frame = Frame.from_json(truth["frame"])
+    frame, asked = Frame.from_json(truth["frame"]), list(dict.fromkeys(item["label"] for item in truth["items"]))
     source = spoken if spoken is not None and frame.ndim == 2 else frame.spoken()
     if frame.ndim == 2 and (objects := json_boxes(text)):
-        labelled, problems = objects.named([item["label"] for item in truth["items"]], UNNAMED), objects.problems
+        labelled, problems = objects.named(asked, UNNAMED), objects.problems
     else:
         said = fold(drop_special_tokens(text, _SPECIAL_MARK))
         found, problems = _coordinates(said, frame.ndim, corners=2)
@@ -157,11 +166,11 @@ def _read_boxes(text: str, truth: Target, spoken: Frame | None) -> Reading:
     for label, values in labelled:
         low, high = values[: frame.ndim], values[frame.ndim :]
         if all(a < b for a, b in zip(low, high, strict=True)):
-            items.append({"label": label, "box": convert(values, source, frame)})
+            items.append({"label": asked[0] if len(asked) == 1 else label, "box": convert(values, source, frame)})
         else:
             inverted = any(a > b for a, b in zip(low, high, strict=True))
             problems.append("inverted box" if inverted else "empty box")
-    if items or (not truth["items"] and not problems):
+    if items or (not problems and says_nothing(text)):
         return Reading({"kind": "boxes", "frame": truth["frame"], "items": items}, tuple(problems))
     return Reading(None, tuple(problems) or ("no box",))
 
@@ -179,7 +188,7 @@ def _read_points(text: str, truth: Target) -> Reading:
     if len(set(labels)) != len(labels):
         return Reading(None, (*problems, "several points for one landmark"))
     items = [{"label": label, "point": list(values)} for label, values in points]
-    if items or (not truth["items"] and not problems):
+    if items or (not problems and says_nothing(text)):
         return Reading({"kind": "points", "frame": truth["frame"], "items": items}, tuple(problems))
     return Reading(None, tuple(problems) or ("no point",))
 

@@ -5,12 +5,14 @@ Boxes are half-open, in any frame: IoU is a ratio of areas or volumes, so anisot
 it. A question may ask for several boxes: said and true boxes of one label are paired to the largest total IoU
 (Hungarian), a true box that is missed counts 0, and so does a said box that is left over. The score of a question is
 the mean over these, so listing many boxes gains nothing; the metric is the mean over questions. acc_at_0.5 counts
-IoU >= 0.5. A question whose truth is no box at all scores 1 for an answer without boxes and 0 otherwise.
+IoU >= 0.5. A question whose truth is no box at all scores 1 for an answer that says so (parse.py) and 0 otherwise,
+for one that cannot be read too.
 
 ap_0.40_0.75 (RSNA Pneumonia Detection Challenge 2018): the mean over images of the mean over thresholds 0.40, 0.45,
 ..., 0.75 of TP / (TP + FP + FN). A said box is a hit where its IoU with a true box of its label that is still free is
 above the threshold, the boxes taken by falling confidence (`scores`; without them all are equal, in the order of the
-text). An image without a true box is not scored where nothing is said of it, and counts 0 otherwise. Each question is
+text). An image without a true box is not scored where the answer says that nothing is there, and counts 0 otherwise,
+also where the answer cannot be read. Each question is
 taken for one image.
 """
 

@@ -120,31 +120,31 @@ def label(text: str, language: str) -> dict[str, str]:
 
 
 def _in_clause(clause: str, language: str) -> Iterator[tuple[str, str]]:
-    cues = _cues(language)
-    clause = cues.pseudo.sub(_blank, clause)
+    table = cues(language)
+    clause = table.pseudo.sub(_blank, clause)
     for name, rule in _rules(language).items():
         here = rule.other.sub(_blank, clause) if rule.other else clause
         normal = rule.normal.search(here) if rule.normal else None
         mentions = list(rule.present.finditer(here))
         for match in mentions:
-            yield name, _state(here[: match.end()], here[match.end() :], cues)
+            yield name, _state(here[: match.end()], here[match.end() :], table)
         if normal and not mentions:
-            doubted = cues.uncertain_before.search(here[: normal.end()])
-            denied = cues.negated_before.search(normal[0])
+            doubted = table.uncertain_before.search(here[: normal.end()])
+            denied = table.negated_before.search(normal[0])
             yield name, UNCERTAIN if doubted else PRESENT if denied else NEGATED
 
 
-def _state(before: str, after: str, cues: "_Cues") -> str:
+def _state(before: str, after: str, table: "Cues") -> str:
     """before: the clause up to the end of the finding; after: the rest. Of two cues before it, the first decides:
     "no evidence to suggest" denies, "cannot exclude" doubts."""
-    doubt, denial = cues.uncertain_before.search(before), cues.negated_before.search(before)
+    doubt, denial = table.uncertain_before.search(before), table.negated_before.search(before)
     if doubt and not (denial and denial.start() < doubt.start()):
         return UNCERTAIN
     if denial:
         return NEGATED
-    if cues.uncertain_after.search(after):
+    if table.uncertain_after.search(after):
         return UNCERTAIN
-    return NEGATED if cues.negated_after.search(after) else PRESENT
+    return NEGATED if table.negated_after.search(after) else PRESENT
 
 
 def _blank(match: re.Match[str]) -> str:
@@ -153,11 +153,11 @@ def _blank(match: re.Match[str]) -> str:
 
 def _clauses(text: str, language: str) -> Iterator[str]:
     """Parts of a folded text in which one cue speaks for all findings."""
-    cues = _cues(language)
+    table = cues(language)
     for sentence in _SENTENCE[language].split(text):
-        for part in cues.ends.split(sentence):
+        for part in table.ends.split(sentence):
             start = 0
-            for match in cues.fresh.finditer(part) if cues.fresh else ():
+            for match in table.fresh.finditer(part) if table.fresh else ():
                 if not re.search(r"\b(?:or|nor)\b", part[match.start() :]):
                     yield part[start : match.start()]
                     start = match.start()
@@ -172,7 +172,7 @@ class _Rule:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Cues:
+class Cues:
     pseudo: re.Pattern[str]
     negated_before: re.Pattern[str]
     negated_after: re.Pattern[str]
@@ -197,14 +197,14 @@ def _rules(language: str) -> dict[str, _Rule]:
 
 
 @functools.cache
-def _cues(language: str) -> _Cues:
+def cues(language: str) -> Cues:
     words = _table()["cues"][language]
     patterns = {
         name: _pattern(words[name], language) for name in ("pseudo", "negated_before", "uncertain_before", "ends")
     }
     fresh = re.compile(rf"(?:,|\band\b)\s*(?={_pattern(words['fresh'], language).pattern})") if words["fresh"] else None
     behind = {kind: _behind(words, kind, language) for kind in ("negated_after", "uncertain_after")}
-    return _Cues(**patterns, **behind, fresh=fresh)
+    return Cues(**patterns, **behind, fresh=fresh)
 
 
 def _behind(words: Mapping[str, Sequence[str]], after: str, language: str) -> re.Pattern[str]:

@@ -3,7 +3,8 @@
 The distance is Euclidean over the truth's mm_per_unit, axis by axis, so an anisotropic frame is scored right.
 Success is distance <= limit; an unparsed or missing point is a miss. In mre_mm such a point stands at the corner of
 the image farthest from the truth, the worst answer there is, so silence never pays; mre_mm_parsed is the mean over
-parsed answers only, and `unparsed` stands beside both. Questions about an image of unknown spacing have no error in
+answers that give at least one point, of which a point that is missing still stands there, and `unparsed` stands beside
+both. Questions about an image of unknown spacing have no error in
 mm: they are left out of these metrics, and no_spacing is their fraction (absent when 0).
 """
 
@@ -30,7 +31,10 @@ def landmarks(items: Sequence[Item]) -> dict[str, Statistic]:
     result: dict[str, Statistic] = {}
     if any(known):
         worst = [np.zeros(1) if error is None else error for error in errors]
-        parsed = [error is not None and item.answer is not None for error, item in zip(errors, items, strict=True)]
+        parsed = [
+            error is not None and item.answer is not None and bool(item.answer["items"])
+            for error, item in zip(errors, items, strict=True)
+        ]
         result["mre_mm"] = mean([float(e.mean()) for e in worst], known, higher_is_better=False)
         result["mre_mm_parsed"] = mean([float(e.mean()) for e in worst], parsed, higher_is_better=False)
         missed = [_missed(item.truth, item.answer) for item in items]

@@ -1,9 +1,13 @@
-"""Strict metrics of the probabilities of options: AUC, average precision and calibration error.
+"""Strict metrics of the probabilities of options: accuracy, AUC, average precision and calibration error.
 
 Only items with `scores` count. A class is (topic, option as folded text), as in classify.py; for each class, its
 probability is set against "it is the truth" over the items that offer it, and the metric is the mean over the classes
 that are true of some of them and false of others. With two options, AUC is that of either; with the same options in
-every question it is MedMNIST's AUC (medmnist/evaluator.py: mean of one class against the rest).
+every question it is MedMNIST's AUC (medmnist/evaluator.py: mean of one class against the rest). Their n is the
+questions that offer at least one such class.
+
+accuracy_by_likelihood: the fraction of items whose most probable option (of equal ones the first, as numpy's argmax) is
+the truth, whatever the text says; MedMNIST's ACC where it is multi-class, ordinal or binary.
 
 ece (Guo et al. 2017): the probability of the most probable option in 15 bins of equal width (0, 1/15], ...; the mean
 over items of |accuracy - mean probability| of their bin. The answer is the most probable option, not the text.
@@ -19,11 +23,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import sparse
 
-from umit_jax.eval.bootstrap import Statistic
+from umit_jax.eval.bootstrap import Statistic, mean
 from umit_jax.eval.metrics import Item
 from umit_jax.eval.normalise import fold
 
-NAMES = ("auc", "average_precision", "ece")
+NAMES = ("accuracy_by_likelihood", "auc", "average_precision", "ece")
 BINS = 15
 _ROUNDING = 1e-9  # a tenth of ten negatives is one of them, whatever float64 makes of it
 
@@ -34,30 +38,32 @@ def probabilities(items: Sequence[Item]) -> dict[str, Statistic]:
     if not any(used):
         return {}
     classes = _classes(items)
-    count = sum(used)
+    right = [item.scores is not None and _likeliest(item.scores) == item.truth["index"] for item in items]
     return {
-        "auc": _Ranking.of(classes, len(items), count, _auc),
-        "average_precision": _Ranking.of(classes, len(items), count, _average_precision),
-        "ece": _calibration(items, count),
+        "accuracy_by_likelihood": mean(right, used),
+        "auc": _Ranking.of(classes, len(items), _auc),
+        "average_precision": _Ranking.of(classes, len(items), _average_precision),
+        "ece": _calibration(items, sum(used)),
     }
 
 
 def operating_points(items: Sequence[Item], specificities: Sequence[float]) -> dict[tuple[str, str], Statistic]:
     """{(metric, class): statistic}, a class being the folded text of an option, of those true of some items and false
     of others."""
-    classes, count = _classes(items), sum(item.scores is not None for item in items)
+    classes = _classes(items)
     found: dict[tuple[str, str], Statistic] = {}
     for word in sorted({word for _, word in classes}):
         own = {name: one for name, one in classes.items() if name[1] == word}
-        if not any(one.positive.any() and not one.positive.all() for one in own.values()):
+        if not any(one.ranked for one in own.values()):
             continue
         for specificity in specificities:
             metric = functools.partial(_sensitivity, specificity=specificity)
-            statistic = _Ranking.of(own, len(items), count, metric)
-            offered = sum(len(one.samples) for one in own.values())
-            name = f"sensitivity_at_specificity_{specificity:g}"
-            found[name, word] = dataclasses.replace(statistic, count=offered)
+            found[f"sensitivity_at_specificity_{specificity:g}", word] = _Ranking.of(own, len(items), metric)
     return found
+
+
+def _likeliest(scores: Sequence[float]) -> int:
+    return int(np.argmax(scores))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +73,11 @@ class _Class:
     samples: np.ndarray
     scores: np.ndarray
     positive: np.ndarray
+
+    @property
+    def ranked(self) -> bool:
+        """True of some samples and false of others, so that they can be ranked."""
+        return bool(self.positive.any() and not self.positive.all())
 
 
 def _classes(items: Sequence[Item]) -> dict[tuple[str | None, str], _Class]:
@@ -88,12 +99,15 @@ class _Ranking(Statistic):
     metric: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @classmethod
-    def of(cls, classes: dict, samples: int, count: int, metric: Callable) -> "_Ranking":
+    def of(cls, classes: dict, samples: int, metric: Callable) -> "_Ranking":
         def value(weights: np.ndarray) -> np.ndarray:
             flat = weights.reshape(-1, weights.shape[-1])
             values_RC = [metric(flat[:, c.samples], c.scores, c.positive) for c in classes.values()]
             return _mean_of_known(np.stack(values_RC, -1)).reshape(weights.shape[:-1])
 
+        # where no class is ranked the metric is undefined, of all samples
+        counted = [c.samples for c in classes.values() if c.ranked] or [c.samples for c in classes.values()]
+        count = len(np.unique(np.concatenate(counted)))
         return cls(sparse.eye_array(samples, format="csr"), value, count, True, None, classes, metric)
 
     def beside(self, other: Statistic) -> "_Ranking":
@@ -108,7 +122,7 @@ class _Ranking(Statistic):
                 np.concatenate([c.scores for c, _ in parts]),
                 np.concatenate([c.positive for c, _ in parts]),
             )
-        return self.of(joined, first + other.sums_NK.shape[0], self.count + other.count, self.metric)
+        return self.of(joined, first + other.sums_NK.shape[0], self.metric)
 
 
 def _mean_of_known(values_RC: np.ndarray) -> np.ndarray:
@@ -161,7 +175,7 @@ def _calibration(items: Sequence[Item], count: int) -> Statistic:
     sums_N3K = np.zeros((len(items), 3, BINS))  # right answers, probabilities, items
     for n, item in enumerate(items):
         if item.scores is not None:
-            best = int(np.argmax(item.scores))
+            best = _likeliest(item.scores)
             top = float(item.scores[best])
             bin_ = min(max(int(np.ceil(top * BINS)) - 1, 0), BINS - 1)
             sums_N3K[n, :, bin_] = best == item.truth["index"], top, 1

@@ -24,12 +24,16 @@ _MARKS = re.compile(r"[.,?;*!%^&_+():-\[\]{}\"/\\']")
 
 
 def report(items: Sequence[Item]) -> dict[str, Statistic]:
-    """Items with text."""
+    """English items with text: its words are what stands between spaces, and Chinese has none."""
+    if any(item.language != "en" for item in items):
+        return {}
     return coco.bleu_and_rouge(*_pairs(items))
 
 
 def report_meteor(items: Sequence[Item]) -> dict[str, Statistic]:
-    """Items with text."""
+    """English items with text."""
+    if any(item.language != "en" for item in items):
+        return {}
     return coco.meteor(*_pairs(items))
 
 

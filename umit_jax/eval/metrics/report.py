@@ -1,12 +1,14 @@
 """Strict report metrics, one language at a time: corpus BLEU-1 to 4 and ROUGE-L as fractions, and CIDEr (0 to 10).
 
 | metric       | English                                        | Chinese                                              |
-| bleu1..bleu4 | sacrebleu, tokenizer 13a, case kept, exp smoothing | sacrebleu, tokenizer zh (characters)             |
+| bleu1..bleu4 | sacrebleu, tokenizer 13a, case kept, exp smoothing | sacrebleu, tokenizer zh (characters), folded     |
 | rouge_l      | rouge-score, no stemming, mean F over reports  | the same over normalise.chinese_characters           |
 | cider        | CIDEr-D over 13a tokens, lower case, without punctuation | CIDEr-D over normalise.chinese_characters  |
 
 bleuN is the geometric mean of the 1..N-gram precisions with the brevity penalty, over the corpus, one reference a
-report: `sacrebleu --max-ngram-order N`. An empty or unparsed answer is an empty hypothesis, not left out.
+report: `sacrebleu --max-ngram-order N`. Chinese texts are first folded in width and case, as for the other two, and
+Chinese full stops and quotation marks become ASCII ones (NFKC keeps them); punctuation still counts. An empty or
+unparsed answer is an empty hypothesis, not left out.
 """
 
 import functools
@@ -19,10 +21,11 @@ from sacrebleu.metrics import BLEU
 from umit_jax.eval.bootstrap import Statistic, mean
 from umit_jax.eval.metrics import Item
 from umit_jax.eval.metrics.cider import cider
-from umit_jax.eval.normalise import chinese_characters, fold
+from umit_jax.eval.normalise import chinese_characters, drop_special_tokens, fold
 
 ORDERS = 4
 BLEU_NAMES = tuple(f"bleu{order}" for order in range(1, ORDERS + 1))
+_CHINESE_MARKS = str.maketrans("。“”‘’", ".\"\"''")
 NAMES = (*BLEU_NAMES, "rouge_l", "cider")
 
 
@@ -72,8 +75,14 @@ def _sacrebleu(language: str) -> BLEU:
 
 def _bleu_counts(truth: str, said: str, language: str) -> np.ndarray:
     """Matching n-grams for n = 1..4, n-grams said, tokens said, tokens of the truth: sums of these make corpus BLEU."""
+    if language == "zh":
+        truth, said = _folded(truth), _folded(said)
     score = _sacrebleu(language).sentence_score(said, [truth])
     return np.array([*score.counts, *score.totals, score.sys_len, score.ref_len], np.float64)
+
+
+def _folded(text: str) -> str:
+    return fold(drop_special_tokens(text, " ")).translate(_CHINESE_MARKS)
 
 
 def _bleu(sums: np.ndarray, *, order: int) -> np.ndarray:
