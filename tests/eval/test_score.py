@@ -217,7 +217,7 @@ def test_a_broken_line_is_named_by_file_and_number(tmp_path, bad, message):
         read_predictions(path)
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, 10**400, "1", True, None])
+@pytest.mark.parametrize("number", [math.nan, math.inf, 10**400, "1", True, None], ids=lambda n: str(n)[:5])
 @pytest.mark.parametrize("field", ["truth", "baseline", "spoken"])
 def test_a_number_that_is_none_is_named_by_its_field(tmp_path, field, number):
     frame = Frame("raw", (10, 10), (1, 1))

@@ -89,6 +89,7 @@ def test_damaged_input_is_one_line_and_changes_nothing(damage, there, run, tmp_p
     out, before = tmp_path / "out", {}
     if there:
         assert cli.main(["score", str(run), "--out", str(out)]) == 0
+        (out / "scores.json").write_text("of another model")
         before = everything(out)
     capsys.readouterr()
     spoil, message = DAMAGES[damage]
