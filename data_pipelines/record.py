@@ -9,9 +9,8 @@ import re
 from typing import Any
 
 from umit_jax.batch import TASKS
-from umit_jax.targets import Target, TargetError, check_target
+from umit_jax.targets import LANGUAGES, Target, TargetError, check_target
 
-LANGUAGES = ("en", "zh")
 SPLITS = ("train", "validation", "test")
 MEDIA_KINDS = ("image", "volume")
 LABEL_KINDS = ("manual", "model", "tag", "measured", "templated", "synthetic")

@@ -16,14 +16,17 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from launch import answers, config_file, prediction, processes, workdir
-from launch.score import add_scoring, write_robustness
+from launch.score import add_scoring, write_files
 from launch.summary import config_hash, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jax.sharding import Mesh
 
     from data_pipelines.questions import Place, Questions
     from launch.model import LoadedModel
+    from umit_jax.eval.score import Scores
     from umit_jax.infer.buckets import Answer
 
 logger = logging.getLogger(__name__)
@@ -47,6 +50,7 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     from launch import model as models
     from umit_jax.compilations import compilations
     from umit_jax.eval.modes import check_modes
+    from umit_jax.eval.predictions import variant_files
     from umit_jax.parallel.barrier import first_alone
     from umit_jax.parallel.mesh import make_mesh
 
@@ -61,11 +65,11 @@ def run(args: argparse.Namespace) -> dict[str, Any] | None:
     mesh = make_mesh(config.mesh)
     places = answers.places(config)
     model = models.load(args.checkpoint, base=args.base, mesh=mesh, dtype=config.compute_dtype)
+    predictions = args.out / "predictions.jsonl"
     if first:
         args.out.mkdir(parents=True, exist_ok=True)
-        for stale in set(args.out.glob("predictions.*.json*")) - {args.out / "predictions.jsonl"}:
+        for stale in variant_files(predictions)[0]:
             stale.unlink()  # of an earlier run, perhaps of another model
-    predictions = args.out / "predictions.jsonl"
     with compilations("prefill", "decode", "option_logps") as compiled:
         done = _predict(args, places, config, model, mesh)
     summary = None
@@ -83,21 +87,15 @@ def _score(
 ) -> dict[str, Any]:
     from launch import report
     from umit_jax.eval.predictions import read_predictions
-    from umit_jax.eval.score import score, write_scores
+    from umit_jax.eval.report_html.pictures import FOLDER
 
     read = read_predictions(predictions)
-    scores = score(read, modes=args.mode, specificities=args.specificity)
-    write_scores(args.out, scores)
-    other_ways = write_robustness(args.out, predictions, read)
-    return {
-        "predictions": str(predictions),
-        "scores": str(args.out / "scores.json"),
-        "breakdown": str(args.out / "breakdown.json"),
-        "not_computed": scores.not_computed,
-        **({"robustness": str(args.out / "robustness.json")} if other_ways else {}),
-        "n": len(read),
-        **report.of_evaluation(args.out, read, scores, places, model.checkpoint, config.report, other_ways),
-    }
+
+    def page(path: pathlib.Path, scores: "Scores", other_ways: "Sequence[dict[str, Any]]") -> dict[str, Any]:
+        pictures = args.out / FOLDER
+        return report.of_evaluation(path, pictures, read, scores, places, model.checkpoint, config.report, other_ways)
+
+    return {"predictions": str(predictions), "n": len(read)} | write_files(args, predictions, read, page)
 
 
 def _predict(
@@ -109,6 +107,7 @@ def _predict(
 
     from data_pipelines.questions import Questions
     from umit_jax.eval.partial import PartialAnswers
+    from umit_jax.eval.predictions import variant_path
 
     key = _key(config, model)  # in every process: Orbax reads together
     main = Questions(places, model.tokenizer, model.processing)
@@ -119,7 +118,8 @@ def _predict(
         if jax.process_index() > 0:
             answers.answer(questions, config, model, mesh)
             continue
-        path = args.out / f"predictions{'.' + name.replace(':', '_') if name else ''}.jsonl"
+        path = args.out / "predictions.jsonl"
+        path = variant_path(path, name) if name else path
         ids = [asked.record.id for asked in questions.asked]
         partial = PartialAnswers(path.with_name(f".answers.{path.stem}.partial.jsonl"), f"{key} {name}", ids)
         partials.append(partial)

@@ -21,7 +21,7 @@ from launch.workdir import Checkpoint
 from umit_jax.eval.predictions import Prediction
 from umit_jax.eval.report_html import write_report
 from umit_jax.eval.report_html.judge import Judged, evenly, judge
-from umit_jax.eval.report_html.pictures import FOLDER, Picture, Pictures, write_pictures
+from umit_jax.eval.report_html.pictures import Picture, Pictures, write_pictures
 
 if TYPE_CHECKING:
     from umit_jax.eval.score import Scores
@@ -32,7 +32,8 @@ _MOST_UNEVEN = 8.0  # a pixel is drawn at most so many times as long as wide
 
 
 def of_evaluation(
-    out: pathlib.Path,
+    page: pathlib.Path,
+    folder: pathlib.Path,
     predictions: Sequence[Prediction],
     scores: "Scores",
     places: Sequence[Place],
@@ -40,13 +41,13 @@ def of_evaluation(
     limits: Any,
     other_ways: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Writes report.html and report_files/ into `out`; returns what the summary says of them.
+    """Writes the page, and its pictures into the folder; returns what the summary says of them.
     places: of the record of each prediction. limits: config.report. other_ways: rows of robustness.json."""
     judged = judge(predictions)
     shown = [judged[i] for i in evenly([example.about for example in judged], limits.examples)]
-    pictures = _pictures(out / FOLDER, shown, places, checkpoint, limits)
+    pictures = _pictures(folder, shown, places, checkpoint, limits)
     return write_report(
-        out / "report.html", predictions, scores, pictures, limit=limits.examples, judged=judged, robustness=other_ways
+        page, predictions, scores, pictures, limit=limits.examples, judged=judged, robustness=other_ways
     )
 
 

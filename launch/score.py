@@ -2,15 +2,24 @@
 
 `umit score A --out DIR` writes scores.json, breakdown.json and report.html; `umit score A B --out DIR` writes
 comparison.json. A and B are predictions.jsonl or a directory with one. Pictures of the report are those that
-`umit eval` left in report_files/ beside the predictions.
+`umit eval` left in report_files/ beside the predictions. Everything is read before anything is written, and the files
+appear together.
 """
 
 import argparse
+import logging
 import pathlib
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from launch import workdir
 from launch.cli import UsageError
+
+if TYPE_CHECKING:
+    from umit_jax.eval.score import Scores
+
+logger = logging.getLogger(__name__)
+_FILES = ("scores.json", "breakdown.json", "robustness.json", "report.html")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,56 +49,82 @@ def _share(text: str) -> float:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from umit_jax.eval.modes import check_modes
-    from umit_jax.eval.predictions import read_predictions, refused
+    from umit_jax.eval.predictions import read_predictions
     from umit_jax.eval.report_html import write_report
-    from umit_jax.eval.report_html.pictures import FOLDER, take_over
-    from umit_jax.eval.score import score, write_scores
+    from umit_jax.eval.report_html.pictures import FOLDER, read_pictures, take_over
 
     if len(args.predictions) > 2:
         raise UsageError(f"predictions: expected one file or two, found {len(args.predictions)}")
     check_modes(args.mode)
-    runs = [read_predictions(_file(path)) for path in args.predictions]
+    files = [_file(path) for path in args.predictions]
+    runs = [read_predictions(file) for file in files]
     if len(runs) == 2:
         return _compare(args, *runs)
-    scores = score(runs[0], modes=args.mode, specificities=args.specificity)
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_scores(args.out, scores)
-    pictures = take_over(_file(args.predictions[0]).parent / FOLDER, args.out / FOLDER)
-    other_ways = write_robustness(args.out, _file(args.predictions[0]), runs[0])
+    source = files[0].parent / FOLDER
+    pictures = read_pictures(source)
+
+    def report(page: pathlib.Path, scores: "Scores", other_ways: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        found = write_report(page, runs[0], scores, pictures, robustness=other_ways)
+        take_over(source, args.out / FOLDER)
+        return found
+
+    return write_files(args, files[0], runs[0], report)
+
+
+def write_files(
+    args: argparse.Namespace,
+    main: pathlib.Path,
+    predictions: list[dict[str, Any]],
+    report: "Callable[[pathlib.Path, Scores, Sequence[dict[str, Any]]], dict[str, Any]]",
+) -> dict[str, Any]:
+    """Scores what was read from `main` and the predictions.NAME.jsonl beside it, and writes all files of an evaluation;
+    returns what a summary says of them. report: (path, scores, rows of robustness.json) -> the same, of the page that
+    it writes."""
+    from umit_jax.convert.aside import whole_files
+    from umit_jax.eval.predictions import read_variants, refused, variant_files
+    from umit_jax.eval.robustness import robustness
+    from umit_jax.eval.score import score, write_rows, write_scores
+
+    scores = score(predictions, modes=args.mode, specificities=args.specificity)
+    other_ways = robustness(predictions, read_variants(main, predictions))
+    not_read = [path.name for path in variant_files(main)[1]]
+    if not_read:
+        logger.warning("not read, no such way of asking: %s", ", ".join(not_read))
+    with whole_files(args.out, _FILES) as aside:
+        write_scores(aside, scores)
+        if other_ways:
+            write_rows(aside / "robustness.json", other_ways)
+        of_report = report(aside / "report.html", scores, other_ways)
     return {
-        **write_report(args.out / "report.html", runs[0], scores, pictures, robustness=other_ways),
+        "report": str(args.out / "report.html"),
+        **of_report,
         "scores": str(args.out / "scores.json"),
         "breakdown": str(args.out / "breakdown.json"),
         **({"robustness": str(args.out / "robustness.json")} if other_ways else {}),
         "rows": len(scores.rows),
-        "refused": refused(runs[0]),
+        "refused": refused(predictions),
         "not_computed": scores.not_computed,
+        **({"not_read": not_read} if not_read else {}),
     }
 
 
-def write_robustness(out: pathlib.Path, main: pathlib.Path, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Writes robustness.json from the predictions.NAME.jsonl beside `main`, if there are any; returns its rows."""
-    from umit_jax.eval.predictions import read_variants
-    from umit_jax.eval.robustness import robustness
-    from umit_jax.eval.score import write_rows
-
-    rows = robustness(predictions, read_variants(main, predictions))
-    (out / "robustness.json").unlink(missing_ok=True)
-    if rows:
-        write_rows(out / "robustness.json", rows)
-    return rows
-
-
 def _compare(args: argparse.Namespace, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any]:
+    from umit_jax.convert.aside import whole_files
     from umit_jax.eval.compare import compare
+    from umit_jax.eval.predictions import refused
     from umit_jax.eval.score import write_rows
 
-    rows, only_one = compare(a, b, modes=args.mode, specificities=args.specificity)
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_rows(args.out / "comparison.json", rows)
-    better = {run: sum(row["better"] == run for row in rows) for run in ("a", "b")}
-    path = str(args.out / "comparison.json")
-    return {"comparison": path, "rows": len(rows), "better": better, "not_compared": only_one}
+    rows, only_one, not_computed = compare(a, b, modes=args.mode, specificities=args.specificity)
+    with whole_files(args.out, ("comparison.json",)) as aside:
+        write_rows(aside / "comparison.json", rows)
+    return {
+        "comparison": str(args.out / "comparison.json"),
+        "rows": len(rows),
+        "better": {run: sum(row["better"] == run for row in rows) for run in ("a", "b")},
+        "refused": {"a": refused(a), "b": refused(b)},
+        "not_compared": only_one,
+        "not_computed": not_computed,
+    }
 
 
 def _file(path: pathlib.Path) -> pathlib.Path:

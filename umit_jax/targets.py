@@ -16,7 +16,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 FRAME_NAMES = ("raw", "resized", "norm1000", "voxel", "mm")
+LANGUAGES = ("en", "zh")
+LARGEST = 1e9  # no size, coordinate or spacing of an image comes near it
 
 Target = dict[str, Any]
 
@@ -40,9 +44,10 @@ class Frame:
     def __post_init__(self) -> None:
         if self.name not in FRAME_NAMES:
             raise TargetError(f"frame.name: expected one of {', '.join(FRAME_NAMES)}, found {self.name!r}")
-        if len(self.size) not in (2, 3) or min(self.size) <= 0:
+        if len(self.size) not in (2, 3) or not all(is_number(n) and n > 0 for n in self.size):
             raise TargetError(f"frame.size: expected two or three positive numbers, found {self.size}")
-        if self.mm_per_unit is not None and (len(self.mm_per_unit) != len(self.size) or min(self.mm_per_unit) <= 0):
+        mm = self.mm_per_unit
+        if mm is not None and (len(mm) != len(self.size) or not all(is_number(n) and n > 0 for n in mm)):
             raise TargetError(
                 f"frame.mm_per_unit: expected {len(self.size)} positive numbers or null, found {self.mm_per_unit}"
             )
@@ -83,6 +88,11 @@ class Frame:
         """The frame whose numbers stand in the text of a boxes target in this one: 0-1000 for two axes, unless it is
         that of the resized image, which Qwen2.5-VL speaks as it is; three axes always as they are."""
         return self if self.ndim == 3 or self.name == "resized" else self.norm1000()
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number within LARGEST: not true or false, not NaN, not infinite."""
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def convert(coords: Sequence[float], source: Frame, to: Frame) -> list[float]:
@@ -145,11 +155,11 @@ def _check_options(target: Target) -> None:
     options, index, first = target.get("options"), target.get("index"), target.get("first")
     if not isinstance(options, list) or len(options) < 2 or not all(isinstance(o, str) and o for o in options):
         raise TargetError(f"target.options: expected at least two non-empty strings, found {options!r}")
-    if len(set(options)) != len(options):
+    if len({option.lower() for option in options}) != len(options):  # answers are read without regard to case
         raise TargetError(f"target.options: repeated option in {options!r}")
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(options):
         raise TargetError(f"target.index: expected a position in 0..{len(options) - 1}, found {index!r}")
-    if first not in (0, 1):
+    if isinstance(first, bool) or not isinstance(first, int) or first not in (0, 1):
         raise TargetError(f"target.first: expected 0 or 1, found {first!r}")
 
 
@@ -158,7 +168,7 @@ def _check_coordinates(target: Target, key: str) -> None:
     if not isinstance(target.get("items"), list):
         raise TargetError(f"target.items: expected a list, found {target.get('items')!r}")
     for item in target["items"]:
-        coords, label = item.get(key), item.get("label")
+        coords, label = (item.get(key), item.get("label")) if isinstance(item, dict) else (None, None)
         corners = 2 if key == "box" else 1
         if not isinstance(label, str) or not label:
             raise TargetError(f"target.items: expected a label, found {item!r}")
@@ -166,6 +176,8 @@ def _check_coordinates(target: Target, key: str) -> None:
             raise TargetError(
                 f"target.items: {key} of {label!r}: expected {corners * frame.ndim} numbers, found {coords!r}"
             )
+        if not all(map(is_number, coords)):
+            raise TargetError(f"target.items: {key} of {label!r}: expected finite numbers, found {coords!r}")
         low, high = coords[: frame.ndim], coords[-frame.ndim :]
         if corners == 2 and any(b <= a for a, b in zip(low, high, strict=True)):
             raise TargetError(f"target.items: box of {label!r} is empty or inverted: {coords}")

@@ -1,5 +1,6 @@
 """Two runs side by side: differences, their intervals, and the chance that they mean nothing."""
 
+import dataclasses
 import itertools
 import json
 
@@ -7,12 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
+from umit_jax.eval import modes
 from umit_jax.eval.bootstrap import compare as paired
 from umit_jax.eval.bootstrap import mean
 from umit_jax.eval.compare import ComparisonError, compare, holm
 from umit_jax.eval.metrics import Item
 from umit_jax.eval.metrics.classify import classification
-from umit_jax.targets import options_target
+from umit_jax.targets import options_target, text_target
 
 OPTIONS = ["a", "b", "c"]
 
@@ -90,7 +92,7 @@ def test_fewer_unparsed_answers_are_better():
 
 def test_a_metric_that_only_one_run_has_is_named():
     scored = [line(i, i % 2, truth=i % 2, scores=[0.2, 0.6, 0.2]) for i in range(4)]
-    rows, only_one = compare(scored, [line(i, i % 2, truth=i % 2) for i in range(4)])
+    rows, only_one, _ = compare(scored, [line(i, i % 2, truth=i % 2) for i in range(4)])
     assert "auc" not in {row["metric"] for row in rows}
     assert {name for name in only_one if name.endswith("en")} == {
         f"strict {metric} classification d en"
@@ -128,9 +130,22 @@ def test_sensitivities_of_each_class_are_compared(tmp_path, capsys):
     assert {row["class"] for row in json.loads((tmp_path / "comparison.json").read_text())} == {None}
 
 
+def test_a_metric_that_neither_run_has_is_named_with_its_reason(monkeypatch):
+    missing = [
+        dataclasses.replace(f, missing=lambda: "no Java") if f.names == ("meteor",) else f for f in modes.FAMILIES
+    ]
+    monkeypatch.setattr(modes, "FAMILIES", tuple(missing))
+    lines = [line(i, 0, truth=0, scores=[0.9, 0.05, 0.05]) for i in range(3)]
+    lines.append(line(9, 0) | {"task": "report", "truth": text_target("clear lungs")})
+    found = compare(lines, lines)
+    assert found.only_one == []
+    assert found.not_computed["strict meteor"] == "no Java"
+    assert found.not_computed["strict auc classification d en"].startswith("undefined")
+
+
 def test_a_class_that_only_one_run_gives_probabilities_for_is_named():
     with_scores = [line(i, 0, truth=i % 2, scores=[0.5, 0.3, 0.2]) for i in range(4)]
-    rows, only_one = compare(with_scores, [line(i, 0, truth=i % 2) for i in range(4)], specificities=[0.9])
+    rows, only_one, _ = compare(with_scores, [line(i, 0, truth=i % 2) for i in range(4)], specificities=[0.9])
     assert {row["class"] for row in rows} == {None}
     assert "strict sensitivity_at_specificity_0.9 classification d en class a" in only_one
 

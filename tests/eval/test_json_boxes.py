@@ -92,6 +92,11 @@ def test_any_text_is_read_or_refused_with_a_reason(text, key):
     assert reading.target is not None or reading.problems
 
 
+def test_an_integer_of_more_digits_than_python_reads_is_no_number_of_a_box():
+    reading = read_answer(f'{{"bbox_2d": [1, 2, 3, {"9" * 5000}], "label": "liver"}}', LIVER, "en", SHOWN)
+    assert (reading.target, reading.problems) == (None, ("box without numbers",))
+
+
 def test_a_prediction_carries_the_frame_that_scoring_needs(tmp_path):
     text = '```json\n[\n\t{"bbox_2d": [14, 7, 28, 14], "label": "liver"}\n]\n```'
     line = {"id": "a", "task": "detection", "dataset": "d", "language": "en", "text": text, "truth": LIVER}
@@ -104,7 +109,9 @@ def test_a_prediction_carries_the_frame_that_scoring_needs(tmp_path):
 
     assert mean_iou(spoken=SHOWN.to_json()) == 1
     assert mean_iou() < 0.01  # the same numbers in thousandths
-    with pytest.raises(ValueError, match=r"predictions.jsonl:1: frame: expected name, size and mm_per_unit, found"):
+    with pytest.raises(
+        ValueError, match=r"predictions.jsonl:1: spoken: frame: expected name, size and mm_per_unit, found"
+    ):
         mean_iou(spoken={"name": "resized"})
     with pytest.raises(ValueError, match="spoken: expected a frame of two axes"):
         mean_iou(spoken=Frame("voxel", (3, 4, 5)).to_json())

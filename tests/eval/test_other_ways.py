@@ -4,7 +4,15 @@ import json
 
 import pytest
 
-from umit_jax.eval.predictions import PredictionError, read_predictions, read_variants
+from data_pipelines.corruptions import SEVERITIES, known_families
+from data_pipelines.robustness import PLAIN, check_name
+from umit_jax.eval.predictions import (
+    PredictionError,
+    read_predictions,
+    read_variants,
+    variant_files,
+    variant_path,
+)
 from umit_jax.eval.robustness import robustness
 from umit_jax.targets import options_target
 
@@ -60,8 +68,26 @@ def test_files_beside_the_main_one_are_read_by_name_and_those_of_another_run_ref
     found = read_variants(main, predictions)
     assert {name: len(lines) for name, lines in found.items()} == {"blank": 2, "corrupt:jpeg:1": 4}
     write("predictions.blank.jsonl", MAIN[:2], run="b", variant="blank")
+    write("predictions.old.jsonl", [line(0, "1:yes")])
+    own, other = variant_files(main)
+    assert [path.name for path in own] == ["predictions.blank.jsonl", "predictions.corrupt_jpeg_1.jsonl"]
+    assert [path.name for path in other] == ["predictions.old.jsonl"]
     with pytest.raises(PredictionError, match=r"predictions\.blank\.jsonl: not of the run that wrote"):
         read_variants(main, predictions)
+
+
+def test_every_way_of_asking_has_a_file_that_is_known_again(tmp_path):
+    names = [*PLAIN, *(f"corrupt:{name}:{severity}" for name in known_families() for severity in SEVERITIES)]
+    paths = [variant_path(tmp_path / "predictions.jsonl", check_name(name)) for name in names]
+    paths += [path.with_suffix(".left_out.json") for path in paths]
+    for path in paths:
+        path.touch()
+    others = {"predictions.jsonl", "predictions.old.jsonl", "predictions.blank.old.jsonl", "predictions.blank.json"}
+    for name in others:
+        (tmp_path / name).touch()
+    own, other = variant_files(tmp_path / "predictions.jsonl")
+    assert set(own) == set(paths)
+    assert {path.name for path in other} == {"predictions.old.jsonl", "predictions.blank.old.jsonl"}
 
 
 def test_a_variant_of_an_unknown_question_is_refused():

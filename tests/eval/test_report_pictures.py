@@ -32,7 +32,7 @@ def evaluated(out, media, **more):
     lines = [pages.line(i, "vqa", "yes", truth, images=[f"h{i}"]) for i in range(len(media))]
     records = [types.SimpleNamespace(media=(one,)) for one in media]
     places = [(records, i) for i in range(len(records))]
-    summary = report.of_evaluation(out, lines, score(lines), places, HERE, limits(**more))
+    summary = report.of_evaluation(out / "report.html", out / FOLDER, lines, score(lines), places, HERE, limits(**more))
     return summary, read_pictures(out / FOLDER), (out / "report.html").read_text("utf-8")
 
 

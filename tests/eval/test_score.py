@@ -1,4 +1,5 @@
 import json
+import math
 import re
 
 import pytest
@@ -165,7 +166,7 @@ def test_confidences_of_boxes_order_the_hits():
 
 
 def test_predictions_and_scores_survive_the_disk(tmp_path):
-    predictions = [line(0, "是", options_target(["是", "否"], 0, 1), language="zh", mine="kept")]
+    predictions = [line(0, "是", options_target(["是", "否"], 0, 1), language="zh")]
     (tmp_path / "predictions.jsonl").write_text(json.dumps(predictions[0], ensure_ascii=False) + "\n", "utf-8")
     assert read_predictions(tmp_path / "predictions.jsonl") == predictions
     scores = score(predictions)
@@ -189,6 +190,23 @@ GOOD = json.dumps(line(0, "yes", YES))
         (json.dumps(line(1, "", {"kind": "boxs"})), "truth: target.kind: expected options, boxes, points or text"),
         (json.dumps(line(1, "", YES, baseline=text_target("yes"))), "baseline: expected ('options', None)"),
         (GOOD, "id '0' is already on line 1"),
+        (json.dumps(line(1, "", YES, patinet_id="p")), "'patinet_id': unknown field (did you mean patient_id?)"),
+        (json.dumps(line(1, "", YES, schema=99)), "'schema': unknown field (expected one of id, task, dataset"),
+        (json.dumps(line(1, "", YES, task="vqaa")), "task: expected one of vqa, report, classification, detection"),
+        (json.dumps(line(1, "", YES, language="English")), "language: expected one of en, zh, found 'English'"),
+        (json.dumps(line(1, "", YES, heldout="site")), "heldout: expected one of patient, region, found 'site'"),
+        (json.dumps(line(1, "", YES, config_hash=[1])), "config_hash: expected str, found [1]"),
+        (json.dumps(line(1, "", YES, seed=True)), "seed: expected int, found True"),
+        (json.dumps(line(1, "", YES, run=2)), "run: expected str, found 2"),
+        (json.dumps(line(1, "", YES, variant=3)), "variant: expected str, found 3"),
+        (json.dumps(line(1, "", {**YES, "options": ["yes", "Yes"]})), "truth: target.options: repeated option in"),
+        (json.dumps(line(1, "", {**YES, "first": 1.0})), "truth: target.first: expected 0 or 1, found 1.0"),
+        (json.dumps(line(1, "", YES, topic="\ud800")), "topic: half of a character"),
+        (json.dumps(line(1, "", {**YES, "options": ["yes", "\ud800"]})), "truth: half of a character"),
+        (json.dumps(line(1, "", YES, scores=[float("nan"), 1])), "scores: expected finite numbers"),
+        (json.dumps(line(1, "", YES, scores=[10**400, 1])), "scores: expected finite numbers"),
+        ("[" * 100_000, "nested too deeply"),
+        (json.dumps(line(1, "", YES))[:-1] + ', "seed": ' + "9" * 5000 + "}", "4300 digits"),
         (b"\xff\xfe", "invalid start byte"),
     ],
 )
@@ -197,6 +215,44 @@ def test_a_broken_line_is_named_by_file_and_number(tmp_path, bad, message):
     path.write_bytes(GOOD.encode() + b"\n\n" + (bad if isinstance(bad, bytes) else bad.encode()) + b"\n")
     with pytest.raises(PredictionError, match=re.escape(f"{path}:3: ") + ".*" + re.escape(message)):
         read_predictions(path)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, 10**400, "1", True, None], ids=lambda n: str(n)[:5])
+@pytest.mark.parametrize("field", ["truth", "baseline", "spoken"])
+def test_a_number_that_is_none_is_named_by_its_field(tmp_path, field, number):
+    frame = Frame("raw", (10, 10), (1, 1))
+    box, point = boxes_target(frame, [("a", [0, 0, 5, 5])]), points_target(frame, [("a", [5, 5])])
+    json_frame = frame.to_json()
+    frames = [{**json_frame, "mm_per_unit": [number, 1]}, {**json_frame, "size": [10, number]}]
+    broken = [{**target, "frame": one} for target in (box, point) for one in frames]
+    broken += [{**box, "items": [{"label": "a", "box": [0, 0, 5, number]}]}, {**box, "items": [number]}]
+    broken += [{**point, "items": [{"label": "a", "point": [number, 5]}]}]
+    for wrong in frames if field == "spoken" else broken:
+        good = box if field == "spoken" or wrong["kind"] == "boxes" else point
+        (tmp_path / "p.jsonl").write_text(json.dumps({**line(0, "", good, task="detection"), field: wrong}))
+        with pytest.raises(
+            PredictionError, match=rf"p\.jsonl:1: {field}: (?:target\.items|frame\.(?:size|mm_per_unit)): "
+        ):
+            read_predictions(tmp_path / "p.jsonl")
+
+
+def test_absurd_numbers_of_an_answer_are_refused_and_counted(tmp_path):
+    frame = Frame("raw", (100, 100), (1, 1))
+    box, point = boxes_target(frame, [("a", [0, 0, 5, 5])]), points_target(frame, [("a", [5, 5])])
+    far, long = "9" * 400, "9" * 5000
+    said = [line(i, t, box, task="detection") for i, t in enumerate([f"(1,2),({far},4)", f"1 2 {far} 4", f"({far},1)"])]
+    said += [line(i, text, point, task="landmark") for i, text in enumerate([f"[{far},1]", f"[1,{long}]", f"{far} 1"])]
+    words = [long, f"{long}: yes", f"answer {long}", f"{long}: 9"]
+    said += [line(i, text, YES) for i, text in enumerate(words)]
+    said += [line("text", f"{long}: a \ud800", text_target("a"))]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(each) + "\n" for each in said))
+    predictions = read_predictions(tmp_path / "p.jsonl")
+    modes = ["llava_med", "medevalkit", "m3d"]
+    assert row(score(predictions, modes=modes).rows, task="landmark", metric="unparsed", language="en")["value"] == 1
+    found = refused(predictions)
+    assert found["landmark"] == {"number too large": 3}
+    assert found["detection"]["number too large"] == 3
+    assert found["vqa"] == {"no such option": 2, "no option named": 2}
 
 
 def test_a_file_without_predictions_is_an_error_that_names_it(tmp_path):

@@ -19,10 +19,17 @@ def work(tmp_path_factory):
 @pytest.mark.slow
 def test_every_way_has_its_predictions_and_rows_that_score_repeats(work, tmp_path, capsys):
     out, again = tmp_path / "out", tmp_path / "again"
+    out.mkdir()
+    for stale in ("predictions.flip.jsonl", "predictions.flip.left_out.json", "predictions.old.jsonl"):
+        (out / stale).write_text("of an earlier run")
     assert cli.main(arguments(work, out, flags=["--robustness", *WAYS, "--specificity", "0.5"])) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["left_out"]["blank"] == summary["left_out"]["swap"] == {}
     assert summary["left_out"]["options"] == summary["left_out"]["negated"] == {"no options": 2 * RECORDS // 3}
+    assert not {"predictions.flip.jsonl", "predictions.flip.left_out.json"} & set(os.listdir(out))
+    assert (out / "predictions.old.jsonl").read_text() == "of an earlier run"  # a file that umit eval never writes
+    assert summary["not_read"] == ["predictions.old.jsonl"]
+    assert set(summary["refused"]) == {"vqa", "detection"}
     files = {"predictions.jsonl", *(f"predictions.{way.replace(':', '_')}.jsonl" for way in WAYS)}
     assert files <= set(os.listdir(out))
     listed = json.loads((out / "predictions.negated.left_out.json").read_text())

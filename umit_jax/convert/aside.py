@@ -1,4 +1,4 @@
-"""Directories that are whole or not there: written beside the target under another name, renamed last.
+"""Directories, or files of one, that are whole or not there: written aside under another name, renamed last.
 
 The writer holds a lock on its folder, so that what a killed process left behind (kill -9, power) is told from what
 another process is writing right now, and is removed by the next command with the same target. SIGTERM ends the work
@@ -6,13 +6,14 @@ like ctrl-C does, with everything cleaned up.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,41 @@ def whole_directory(target: Path) -> Iterator[Path]:
     """
     target = Path(os.path.abspath(target))
     check_free(target)
+    with _aside(target) as aside:
+        yield aside
+        aside.chmod(0o755)
+        if target.exists():
+            (target / _MAY_STAY).unlink(missing_ok=True)
+        os.rename(aside, target)  # onto an empty directory at most
+
+
+@contextlib.contextmanager
+def whole_files(target: Path, names: Collection[str]) -> Iterator[Path]:
+    """A folder to write files of these names into, which take their places in `target` together when the block ends;
+    one that was not written is not in `target` either. Where the block raises, `target` is as it was before."""
+    target = Path(os.path.abspath(target))
+    made = not target.exists()
+    try:
+        with _aside(target / "files") as aside:
+            yield aside
+            for name in names:
+                if (target / name).is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target / name))
+            for name in names:
+                if (aside / name).exists():
+                    os.replace(aside / name, target / name)
+                else:
+                    (target / name).unlink(missing_ok=True)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # something else is in it by now
+                target.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _aside(target: Path) -> Iterator[Path]:
+    """A folder beside the target, gone when the block ends, if it was not renamed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target)))
@@ -39,10 +75,6 @@ def whole_directory(target: Path) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with _terminable():
             yield aside
-            aside.chmod(0o755)
-            if target.exists():
-                (target / _MAY_STAY).unlink(missing_ok=True)
-            os.rename(aside, target)  # onto an empty directory at most
     except OSError as error:  # names what the user knows
         here, there = str(aside), str(target)
         error.args = tuple(arg.replace(here, there) if isinstance(arg, str) else arg for arg in error.args)

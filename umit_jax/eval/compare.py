@@ -13,7 +13,7 @@ Other keys are those of scores.json; a row about one class names it. ci95 and p 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from umit_jax.eval.bootstrap import Statistic
 from umit_jax.eval.bootstrap import compare as paired
@@ -28,15 +28,24 @@ class ComparisonError(ValueError):
     """Two files of predictions that are not about the same questions; the message names the first difference."""
 
 
+class Comparison(NamedTuple):
+    """rows: of comparison.json. only_one: names of metrics that only one run has. not_computed: why one of the runs, or
+    both, are without a metric: {mode and metric: reason}."""
+
+    rows: list[dict[str, Any]]
+    only_one: list[str]
+    not_computed: dict[str, str]
+
+
 def compare(
     a: Sequence[Prediction],
     b: Sequence[Prediction],
     *,
     modes: Sequence[str] = (),
     specificities: Sequence[float] = (),
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> Comparison:
     """One row for each metric that both runs have, and for each class of options its sensitivity at these
-    specificities; and the names of those that only one run has.
+    specificities; and the names of those that they do not both have.
 
     Raises ComparisonError where a question is in one file only, or its truth or patient differ.
     """
@@ -45,9 +54,10 @@ def compare(
     place = {identity(prediction): i for i, prediction in enumerate(a)}
     rows: list[dict[str, Any]] = []
     only_one: list[str] = []
+    not_computed: dict[str, str] = {}
     for about, members in grouped(a):
         others = [b[place[identity(prediction)]] for prediction in members]
-        ours, theirs = (_statistics(about, side, modes, specificities) for side in (members, others))
+        ours, theirs = (_statistics(about, side, modes, specificities, not_computed) for side in (members, others))
         for key in ours | theirs:
             mode, metric, word = key
             if key not in ours or key not in theirs:
@@ -60,15 +70,19 @@ def compare(
         row["p_holm"] = corrected
         known = corrected is not None and corrected < LEVEL and row["difference"] != 0
         row["better"] = ("b" if (row["difference"] > 0) == (row["direction"] == "higher") else "a") if known else None
-    return rows, only_one
+    return Comparison(rows, only_one, not_computed)
 
 
 def _statistics(
-    about: dict[str, Any], predictions: Sequence[Prediction], modes: Sequence[str], specificities: Sequence[float]
+    about: dict[str, Any],
+    predictions: Sequence[Prediction],
+    modes: Sequence[str],
+    specificities: Sequence[float],
+    not_computed: dict[str, str],
 ) -> dict[tuple[str, str, str | None], Statistic]:
     """{(mode, metric, class or None): statistic}."""
     found: dict[tuple[str, str, str | None], Statistic] = {
-        (mode, metric, None): one for (mode, metric), one in statistics(about, predictions, modes).items()
+        (mode, metric, None): one for (mode, metric), one in statistics(about, predictions, modes, not_computed).items()
     }
     of_classes = class_statistics(predictions, specificities)
     return found | {(STRICT, metric, word): one for (metric, word), one in of_classes.items()}

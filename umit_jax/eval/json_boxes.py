@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from umit_jax.eval.normalise import fold
+from umit_jax.targets import is_number
 
 _KEY = "bbox_2d"
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _LOOSE_BOX = re.compile(rf"[\"']?{_KEY}[\"']?\s*:\s*\[([^\[\]]*)\]")
 _LOOSE_LABEL = re.compile(r"""[\"']?label[\"']?\s*:\s*(?:"([^"]*)"|'([^']*)')""")
-_LARGE = 1e9  # beyond any image; also infinity and nan
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
 
@@ -49,7 +49,7 @@ def json_boxes(text: str) -> JsonBoxes | None:
     while (start := text.find("{", end)) >= 0:
         try:
             value, end = decoder.raw_decode(text, start)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # no JSON, an integer too long to be one, nested too deeply
             loose = _OBJECT.match(text, start)
             value, end = (_loose(loose[0]), loose.end()) if loose else (None, start + 1)
         if isinstance(value, dict) and _KEY in value:
@@ -72,7 +72,7 @@ def _loose(text: str) -> dict[str, Any] | None:
 
 def _add(found: JsonBoxes, value: dict[str, Any]) -> None:
     box, label = value[_KEY], value.get("label")
-    if not isinstance(box, list) or not all(type(n) in (int, float) and abs(n) < _LARGE for n in box):
+    if not isinstance(box, list) or not all(map(is_number, box)):
         found.problems.append("box without numbers")
     elif len(box) != 4:
         found.problems.append("wrong number of coordinates")

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from umit_jax.eval.denial import says_nothing
 from umit_jax.eval.json_boxes import json_boxes
 from umit_jax.eval.normalise import drop_special_tokens, fold, is_chinese
-from umit_jax.targets import Frame, Target, convert
+from umit_jax.targets import LARGEST, Frame, Target, convert
 
 UNNAMED = "unnamed"  # label of a box or point whose text names none although several were asked about
 
@@ -98,14 +98,14 @@ def _read_options(text: str, truth: Target) -> Reading:
         return Reading(None, ("empty answer",))
     readings = {i for i, option in enumerate(options) if said == option.rstrip(".。!")}
     if bare := _SPOKEN_INDEX.fullmatch(said):
-        readings |= {int(bare[1]) - first}
+        readings |= {_position(bare[1], first)}
     elif not readings and (pair := _INDEX_OPTION.match(said)):
-        index, words = int(pair[1]) - first, pair[2]
+        index, words = _position(pair[1], first), pair[2]
         agree = words in options[index : index + 1] or _mentioned(words, options) == {index}
         readings = {index} if index >= 0 and agree else set()
     elif not readings:
         readings = _mentioned(said, options)
-        cued = {int(number) - first for number in _CUED_INDEX.findall(said)}
+        cued = {_position(number, first) for number in _CUED_INDEX.findall(said)}
         readings = cued if cued and readings <= cued else readings | cued
     if len(readings) != 1:
         return Reading(None, ("ambiguous answer" if readings else "no option named",))
@@ -113,6 +113,11 @@ def _read_options(text: str, truth: Target) -> Reading:
     if not 0 <= index < len(options):
         return Reading(None, ("no such option",))
     return Reading({**truth, "index": index})
+
+
+def _position(number: str, first: int) -> int:
+    """Of the option with this number; -1, where no option is, for one that is longer than any question's."""
+    return int(number) - first if len(number) < 10 else -1
 
 
 def _mentioned(said: str, options: list[str]) -> set[int]:
@@ -201,6 +206,10 @@ def _coordinates(said: str, ndim: int, corners: int) -> tuple[list[_Numbers], li
     pending: _Numbers | None = None
     for match in _GROUP.finditer(said):
         values = tuple(float(number) for number in re.findall(_NUMBER, match[1]))
+        if any(abs(value) > LARGEST for value in values):
+            problems.append("number too large")
+            pending = None
+            continue
         group = _Numbers(values, match.start(), match.end())
         if pending and len(values) == ndim and _BETWEEN_CORNERS.fullmatch(said[pending.end : group.start]):
             found.append(_Numbers(pending.values + values, pending.start, group.end))
@@ -221,6 +230,8 @@ def _coordinates(said: str, ndim: int, corners: int) -> tuple[list[_Numbers], li
         numbers = list(_BARE_NUMBER.finditer(said))
         if len(numbers) == corners * ndim:
             values = tuple(float(number[0]) for number in numbers)
+            if any(abs(value) > LARGEST for value in values):
+                return [], ["number too large"]
             found.append(_Numbers(values, numbers[0].start(), numbers[-1].end()))
     return found, problems
 

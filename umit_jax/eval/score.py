@@ -217,11 +217,9 @@ def _beats(
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A list of objects, one a line; written beside and renamed: a reader never sees half a file."""
-    aside = Path(path).with_name(Path(path).name + ".tmp")
+    """A list of objects, one a line."""
     lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-    aside.write_text(f"[\n{lines}\n]\n", "utf-8")
-    os.replace(aside, path)
+    Path(path).write_text(f"[\n{lines}\n]\n", "utf-8")
 
 
 def write_scores(directory: Path, scores: Scores) -> None:

@@ -30,7 +30,7 @@ from umit_jax.targets import Target
 CLOSED_NAMES = ("closed_accuracy", "closed_accuracy_by_type")
 BOX_NAMES = ("mean_iou", "acc_at_0.25", "acc_at_0.5")
 TEXT_NAMES = ("bleu1", "rouge1")
-_NUMBERED = re.compile(r"\s*(\d+)\s*[:：]")
+_NUMBERED = re.compile(r"\s*(\d{1,9})\s*[:：]")
 _EPSILON = 1e-6
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from umit_jax.eval.metrics import Item
 from umit_jax.eval.normalise import drop_special_tokens
 
-_NUMBERED = re.compile(r"(\d+)\s*[:：]\s*(?=\S)")
+_NUMBERED = re.compile(r"(\d{1,9})\s*[:：]\s*(?=\S)")
 Token = TypeVar("Token", bound=Hashable)
 
 

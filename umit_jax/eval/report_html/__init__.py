@@ -5,7 +5,6 @@ write_report() needs predictions and their scores only; pictures come from the f
 computed) is counted on the page. docs/report.md describes the page.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ def write_report(
     limit: int = EXAMPLES,
     judged: Sequence[Judged] | None = None,
 ) -> dict[str, Any]:
-    """Writes the page aside and renames it. Returns what a summary says of it.
+    """Writes the page. Returns what a summary says of it.
 
     robustness: rows of robustness.json. limit: examples in the page's browser, taken evenly; 0 takes all. judged: what
     judge(predictions) gave, if it is at hand.
@@ -55,10 +54,8 @@ def write_report(
         ],
     }
     columns = {**examples.columns(shown), "chunk": examples.CHUNK}
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_bytes(page.render(context, columns, examples.chunks(shown, pictures)))
-    os.replace(aside, path)
-    return {"report": str(path), "report_examples": len(shown), "report_pictures": with_picture}
+    path.write_bytes(page.render(context, columns, examples.chunks(shown, pictures)))
+    return {"report_examples": len(shown), "report_pictures": with_picture}
 
 
 def _about(predictions: Sequence[Prediction], scores: Scores, pictures: Pictures) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def read_pictures(folder: Path) -> Pictures:
             raise ValueError(f"schema: expected {SCHEMA}, found {value['schema']!r}")
         shown = {key: Picture.from_json(item) for key, item in value["shown"].items()}
         return Pictures(shown, {str(k): int(n) for k, n in value["left_out"].items()}, dict(value["checkpoint"]))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise PicturesError(f"{path}: {error!r}" if isinstance(error, KeyError) else f"{path}: {error}") from error
 
 
