@@ -27,7 +27,7 @@ from umit_jax.eval.bootstrap import Statistic, mean
 from umit_jax.eval.metrics import Item
 from umit_jax.eval.normalise import fold
 
-NAMES = ("accuracy_by_likelihood", "auc", "average_precision", "ece")
+NAMES = ("auc", "average_precision", "ece", "accuracy_by_likelihood")
 BINS = 15
 _ROUNDING = 1e-9  # a tenth of ten negatives is one of them, whatever float64 makes of it
 
@@ -40,10 +40,10 @@ def probabilities(items: Sequence[Item]) -> dict[str, Statistic]:
     classes = _classes(items)
     right = [item.scores is not None and _likeliest(item.scores) == item.truth["index"] for item in items]
     return {
-        "accuracy_by_likelihood": mean(right, used),
         "auc": _Ranking.of(classes, len(items), _auc),
         "average_precision": _Ranking.of(classes, len(items), _average_precision),
         "ece": _calibration(items, sum(used)),
+        "accuracy_by_likelihood": mean(right, used),
     }
 
 
