@@ -147,9 +147,10 @@ def test_accuracy_by_likelihood_is_scored_compared_and_shown_like_any_metric(tmp
     (row,) = [r for r in score(good).rows if (r["metric"], r["language"]) == ("accuracy_by_likelihood", "en")]
     assert (row["mode"], row["better"], row["n"]) == ("strict", "higher", 40)
     assert row["ci95"][0] < row["value"] < row["ci95"][1]
-    rows, only_one = compare_runs(good, blind)
+    rows, only_one, not_computed = compare_runs(good, blind)
     (compared,) = [r for r in rows if (r["metric"], r["language"]) == ("accuracy_by_likelihood", "en")]
     assert (compared["a"], compared["b"], only_one) == (row["value"], truths.count(0) / 40, [])
+    assert not not_computed
     write_report(tmp_path / "report.html", good, score(good))
     assert "accuracy_by_likelihood" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
