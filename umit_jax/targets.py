@@ -92,7 +92,7 @@ class Frame:
 
 def is_number(value: Any) -> bool:
     """Whether it is a number within LARGEST: not true or false, not NaN, not infinite."""
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(abs(value) <= LARGEST)
 
 
 def convert(coords: Sequence[float], source: Frame, to: Frame) -> list[float]:
