@@ -25,9 +25,12 @@ import psutil
 
 from data_pipelines.publish import ShardError, first_line
 
+logger = logging.getLogger(__name__)
+
 _LOCAL = "--runner=FnApiRunner"
 _WORKER = "data_pipelines.worker"
 _LOOK = 0.5  # seconds between looks at the workers
+_SERVED = ("flink", "spark", "portable")  # runners with a job server
 _PATIENCE = 5.0  # seconds for Beam to notice that its workers are gone
 
 
@@ -39,10 +42,11 @@ def beam_flags(runner: str, workers: int, options: Sequence[str] = ()) -> list[s
     """Flags of Apache Beam for `umit prepare --runner`: "direct" means this machine, `workers` processes (0: a process
     a core), no flags for one; any other name, and every one of the options, is passed on as it is. Raises
     RunnerError."""
-    if options:
-        _check_options(options)
     if runner != "direct":
         _check_runner(runner)
+    if options:
+        _check_options(options, runner)
+    if runner != "direct":
         return [f"--runner={runner}", *options]
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = workers or usable
@@ -66,8 +70,9 @@ def _check_runner(name: str) -> None:
         raise RunnerError(f"--runner: {first_line(error)}") from None
 
 
-def _check_options(options: Sequence[str]) -> None:
-    """Raises RunnerError for what no options class of Beam knows: Beam itself drops it without a word."""
+def _check_options(options: Sequence[str], runner: str) -> None:
+    """Raises RunnerError for what no options class of Beam knows, which Beam itself drops without a word. A runner
+    with a job server learns further options from it, so there such a one is told and passed on."""
     with _unsaid():
         from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
@@ -80,7 +85,9 @@ def _check_options(options: Sequence[str]) -> None:
         kind._add_argparse_args(parser)
     for option in options:
         _, unknown = parser.parse_known_args([option])
-        if unknown or not option.startswith("--") or option.startswith("--runner="):
+        if unknown and option.startswith("--") and runner.lower().startswith(_SERVED):
+            logger.warning("--runner-flag: %s: not an option of Beam's Python; its job server may know it", option)
+        elif unknown or not option.startswith("--") or option.startswith("--runner="):
             raise RunnerError(f"--runner-flag: expected --NAME=VALUE, an option of Apache Beam's, found {option!r}")
 
 

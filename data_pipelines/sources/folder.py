@@ -86,7 +86,7 @@ class FolderConverter:
         """Raises LabelFileError and OSError."""
         rows, bad = read_labels(self.labels)
         key = patient_key(self.source, cache_dir())
-        labels = {language: tuple(_options(rows, language)) for language in _YES_NO}
+        labels = {language: tuple(_options(rows, language, self.labels)) for language in _YES_NO}
         units = [Unit(line, reason) for line, reason in bad]
         found: list[tuple[Row, Path, str]] = []
         for row in tqdm(rows, desc=f"{self.name}: patients", disable=None):
@@ -150,8 +150,14 @@ def split_of(patient: str, seed: int) -> str:
     return "train" if share < TRAIN else "validation" if share < TRAIN + VALIDATION else "test"
 
 
-def _options(rows: Sequence[Row], language: str) -> list[str]:
-    return sorted({row.label for row in rows if row.task == "classification" and row.language == language})
+def _options(rows: Sequence[Row], language: str, file: Path) -> list[str]:
+    """The labels of a language. Raises LabelFileError for two that differ in case only, for answers may differ so."""
+    labels = sorted({row.label for row in rows if row.task == "classification" and row.language == language})
+    seen: dict[str, str] = {}
+    for label in labels:
+        if (other := seen.setdefault(label.lower(), label)) != label:
+            raise LabelFileError(f"{file}: labels {other!r} and {label!r} differ in case only: write them as one")
+    return labels
 
 
 def _record(dataset: str, row: Row, shown: Shown, options: Sequence[str], seed: int) -> Record:

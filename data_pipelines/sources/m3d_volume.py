@@ -24,7 +24,7 @@ from data_pipelines.media.raster import read_image
 from data_pipelines.media.show import LARGEST
 from data_pipelines.media.stack import show_stack
 from data_pipelines.record import Media
-from data_pipelines.sources.layout import refuse_packed
+from data_pipelines.sources.layout import LayoutError, refuse_packed
 from data_pipelines.sources.source_files import folders, inside
 
 PARTS = ("ct_case", "ct_quizze")
@@ -55,11 +55,14 @@ def refuse_packed_volumes(folder: Path) -> None:
 
 
 def find_cases(source: Path) -> Path:
-    """Of `source` and the folders in it the first that holds cases; `source` where none does."""
-    where = (
-        folder for folder in folders(source) for root in ROOTS for part in PARTS if (folder / root / part).is_dir()
-    )
-    return next(where, source)
+    """Of `source` and the folders in it the one that holds cases; `source` where none does. Raises LayoutError where
+    several do."""
+    where = [
+        folder for folder in folders(source) if any((folder / root / part).is_dir() for root in ROOTS for part in PARTS)
+    ]
+    if len(where) > 1 and where[0] != source:
+        raise LayoutError(f"{source}: cases are in {where[0].name} and in {where[1].name}: put them into one folder")
+    return where[0] if where else source
 
 
 def find_volume(folder: Path, tail: str) -> Path:

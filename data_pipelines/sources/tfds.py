@@ -32,7 +32,7 @@ from data_pipelines.sources.layout import LayoutError, one_of
 from data_pipelines.sources.make import Maker, RowError, boxes, plain
 from data_pipelines.sources.source_files import patient_of
 from data_pipelines.sources.tfds_files import Span, find_version, open_builder, read_span, spans
-from umit_jax.targets import Target, options_target, text_target
+from umit_jax.targets import Target, TargetError, options_target, text_target
 
 MOST_CLASSES = 100  # a question lists them all
 _STARTS = {"train": "train", "val": "validation", "test": "test"}
@@ -125,7 +125,11 @@ class TfdsConverter:
         for path, names in plan.labels.items():
             number = next(iter(values.get(path, [])), -1)
             if 0 <= number < len(names):
-                target = options_target(names, int(number), 0)
+                try:
+                    target = options_target(names, int(number), 0)
+                except TargetError:
+                    yield Rejected(f"{self.name}/{row}/{path}", "class names that repeat or differ in case only")
+                    continue
                 yield self._record(row, split, path, "classification", "label", media, target, {"options": names})
             else:
                 yield Rejected(f"{self.name}/{row}/{path}", "no label" if number < 0 else "label out of range")

@@ -35,13 +35,18 @@ class ZipFiles:
         keys, places = array("Q"), array("Q")
         try:
             with path.open("rb") as file:
-                start, size = _directory(file)
+                start, size, count = _directory(file)
                 file.seek(start)
                 for name, at in _entries(file.read(size)):
-                    keys.append(name_key(name.rsplit(b"/", 1)[-1]))
-                    places.append(start + at)
+                    count -= 1
+                    if not name.endswith(b"/"):
+                        keys.append(name_key(name.rsplit(b"/", 1)[-1]))
+                        places.append(start + at)
+            if count % (1 << 16):  # some writers count no further
+                raise ValueError("another number of entries than stated")
         except (struct.error, ValueError):
-            raise LayoutError(f"{path}: no zip archive, or one whose end is missing") from None
+            expected = "expected a zip archive, whole and in one file with nothing in front"
+            raise LayoutError(f"{path}: {expected}; parts are joined by zip -s 0 PART.zip --out WHOLE.zip") from None
         order = np.argsort(np.asarray(keys), kind="stable")
         self._keys, self._places = np.asarray(keys)[order], np.asarray(places)[order]
 
@@ -90,35 +95,35 @@ def name_key(name: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
 
-def _directory(file: BinaryIO) -> tuple[int, int]:
-    """(first byte, bytes) of the directory."""
+def _directory(file: BinaryIO) -> tuple[int, int, int]:
+    """(first byte, bytes, entries) of the directory."""
     length = file.seek(0, 2)
     file.seek(max(length - (1 << 16) - 22 - 20, 0))
     tail = file.read()
     at = tail.rfind(_END)
     if at < 0:
         raise ValueError("no end of directory")
-    size, start = struct.unpack_from("<II", tail, at + 12)
+    disk, directory_disk, _, files, size, start = struct.unpack_from("<HHHHII", tail, at + 4)
     if _FULL in (size, start) or tail[at - 20 : at - 16] == _LOCATOR64:
         (place,) = struct.unpack_from("<Q", tail, at - 12)
         file.seek(min(place, length))
         end = file.read(56)
         if end[:4] != _END64:
             raise ValueError("no end of directory")
-        size, start = struct.unpack_from("<QQ", end, 40)
+        disk, directory_disk, _, files, size, start = struct.unpack_from("<IIQQQQ", end, 16)
+    if disk or directory_disk:
+        raise ValueError("one part of several")
     if start + size > length:
         raise ValueError("no directory")
-    return start, size
+    return start, size, files
 
 
 def _entries(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """(name, where its entry is in the directory) of each file."""
+    """(name, where its entry is in the directory) of each entry; a folder's name ends with a slash."""
     at = 0
     while data[at : at + 4] == _ENTRY:
         names, extras, comments = struct.unpack_from("<HHH", data, at + 28)
-        name = data[at + 46 : at + 46 + names]
-        if not name.endswith(b"/"):
-            yield name, at
+        yield data[at + 46 : at + 46 + names], at
         at += 46 + names + extras + comments
 
 

@@ -211,6 +211,13 @@ def test_a_runner_or_an_option_that_beam_does_not_know_is_one_line(rows, flags, 
     assert not list(rows.glob("out*"))
 
 
+def test_an_option_that_only_a_job_server_may_know_is_passed_on_and_told(caplog):
+    flags = beam_flags("FlinkRunner", 0, ["--object_reuse", "--flink_master=localhost:8081"])
+    assert flags == ["--runner=FlinkRunner", "--object_reuse", "--flink_master=localhost:8081"]
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "--object_reuse" in told
+
+
 def test_a_runner_that_does_not_answer_is_one_line_and_leaves_nothing(rows, capfd):
     runner = ["--runner", "PortableRunner", "--runner-flag=--job_endpoint=localhost:1"]
     flags = [*runner, "--runner-flag=--job_server_timeout=1"]

@@ -74,3 +74,14 @@ def test_2d_and_3d_are_never_averaged_together():
 def test_an_item_without_a_topic_has_a_baseline():
     record = {"dataset": "d", "task": "report", "language": "en", "target": text_target("normal")}
     assert fit([record]).predict(record) == text_target("normal")
+
+
+@pytest.mark.parametrize(("with_box", "said"), [(2, 0), (3, 1)])
+def test_whether_anything_is_there_is_not_taken_from_the_truth(with_box, said):
+    frame = Frame("raw", (10, 10))
+    box = boxes_target(frame, [("pneumonia", [2, 2, 6, 6])])
+    baseline = fit([item(box)] * with_box + [item(boxes_target(frame, []))] * (5 - with_box))
+    for truth in (box, boxes_target(frame, [])):
+        answer = baseline.predict(item(truth))
+        assert [i["label"] for i in answer["items"]] == ["pneumonia"] * said
+        assert [i["box"] for i in answer["items"]] == [pytest.approx([2, 2, 6, 6])] * said

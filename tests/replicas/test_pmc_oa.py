@@ -195,15 +195,28 @@ def test_a_damaged_archive_or_member_is_named(tmp_path):
     with pytest.raises(MediaError, match="damaged in the archive"):
         ZipFiles(path).read("a.jpg")
     path.write_bytes(data[:-30])
-    with pytest.raises(LayoutError, match=r"x.zip: no zip archive, or one whose end is missing"):
+    with pytest.raises(LayoutError, match=r"x.zip: expected a zip archive, whole and in one file"):
         ZipFiles(path)
+
+
+def test_an_archive_in_parts_or_behind_something_else_is_not_an_empty_one(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.jpg", b"0123456789")
+    data = path.read_bytes()
+    end = data.rindex(b"PK\5\6")
+    last_part = data[: end + 4] + b"\1\0" + data[end + 6 :]
+    for changed in (b"in front" + data, last_part):
+        path.write_bytes(changed)
+        with pytest.raises(LayoutError, match=r"x.zip: expected a zip archive, whole and in one file"):
+            ZipFiles(path)
 
 
 def test_a_damaged_archive_ends_the_run_before_it_begins(tmp_path):
     (tmp_path / "raw").mkdir()
     replica.beta(tmp_path / "raw")
     (tmp_path / "raw" / "images.zip").write_bytes(b"cut")
-    with pytest.raises(LayoutError, match=r"images\.zip: no zip archive, or one whose end is missing"):
+    with pytest.raises(LayoutError, match=r"images\.zip: expected a zip archive, whole and in one file"):
         prepare(pmc_oa.converter(tmp_path / "raw"), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 

@@ -244,6 +244,13 @@ def test_a_patient_on_two_sides_is_an_error_that_names_the_lines(folder):
         folder(files, rows)
 
 
+def test_labels_that_differ_in_case_only_are_named(folder):
+    files = {"a.dcm": _ct("one"), "b.dcm": _ct("two")}
+    rows = [{"file": "a.dcm", "label": "Normal"}, {"file": "b.dcm", "label": "normal"}]
+    with pytest.raises(LabelFileError, match="labels 'Normal' and 'normal' differ in case only: write them as one"):
+        folder(files, rows)
+
+
 def test_a_row_that_names_its_patient_is_refused(folder):
     rows = [{"file": "a.dcm", "question": "How is Wiktoria doing?", "answer": "well"},
             {"file": "a.dcm", "question": "What?", "answer": "see PATIENT-4711"},

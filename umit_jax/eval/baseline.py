@@ -6,6 +6,9 @@
 | points  | for each label asked about, the mean point of that label (the same)                              |
 | text    | the commonest text                                                                               |
 
+Boxes and points: none for every question of a group where most have none; otherwise a question whose truth has none is
+answered as one about the group's commonest label, for its truth is not what it shows.
+
 Training targets are grouped by (dataset, task, language, topic); a group without examples falls back to (dataset,
 task, topic), (task, topic) and (task). Coordinates are averaged as fractions of the image, so frames may differ.
 Of the item only what its question shows is used: the options, the frame and the labels asked about.
@@ -26,12 +29,14 @@ _ANY_LABEL = ""
 
 
 class _Group:
-    """What was seen of one group: answers counted, coordinates summed per label as fractions of the image."""
+    """What was seen of one group: answers counted, or labels, and coordinates summed per label as fractions of the
+    image."""
 
     def __init__(self) -> None:
         self.answers: Counter[str] = Counter()
         self.sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(()))
         self.counts: Counter[str] = Counter()
+        self.empty = self.filled = 0  # targets without and with items
 
     def add(self, target: Target) -> None:
         if target["kind"] == "options":
@@ -40,7 +45,9 @@ class _Group:
             self.answers[target["text"]] += 1
         else:
             size = Frame.from_json(target["frame"]).size
+            self.empty, self.filled = self.empty + (not target["items"]), self.filled + bool(target["items"])
             for item in target["items"]:
+                self.answers[item["label"]] += 1
                 coordinates = item[_COORDINATES[target["kind"]]]
                 fractions = np.asarray(coordinates, np.float64) / np.resize(size, len(coordinates))
                 for label in (fold(item["label"]), _ANY_LABEL):
@@ -101,10 +108,14 @@ def _majority(target: Target, groups: list[_Group]) -> Target | None:
 def _mean_coordinates(target: Target, groups: list[_Group]) -> Target | None:
     key = _COORDINATES[target["kind"]]
     size = Frame.from_json(target["frame"]).size
+    if not groups:
+        return None
+    if groups[0].empty > groups[0].filled:
+        return {**target, "items": []}
     items = []
-    for label in dict.fromkeys(item["label"] for item in target["items"]):
+    for label in dict.fromkeys(item["label"] for item in target["items"]) or groups[0].commonest()[:1]:
         seen = [group.mean(name) for group in groups for name in (fold(label), _ANY_LABEL)]
         fractions = next((mean for mean in seen if mean is not None), None)
         if fractions is not None:
             items.append({"label": label, key: (fractions * np.resize(size, len(fractions))).tolist()})
-    return {**target, "items": items} if groups and (items or not target["items"]) else None
+    return {**target, "items": items} if items else None

@@ -22,7 +22,8 @@ from umit_jax.eval.normalise import fold, is_chinese
 _LONGEST = 1000
 _EMPTY_LIST = re.compile(r"(?:```(?:json)?)?\s*(?:\{\s*\"\w+\"\s*:\s*)?\[\s*\]\s*\}?\s*(?:```)?\s*\.?")
 _ASKED = re.compile(r"[^.?!。\n]*\?")  # a question said again
-_DECORATION = re.compile(r"<\|[a-z_]+\|>|[*`\"“”]")
+_SPECIAL = re.compile(r"<\|[a-z_]+\|>")
+_DECORATION = re.compile(r"[*`\"“”]")
 _NO_CLAIM = re.compile(  # of knowledge, not of a finding: never a denial
     r"\b(?:not (?:sure|certain|clear|possible|able)|know|unable|unsure|no (?:idea|doubt|answer|question|comment|way"
     r"|information|image|coordinates|problem)|difficult|impossible)\b|无法|无从|没有?(?:办法|把握|变化)|不(?:确定|清楚|知道|能确定)"
@@ -32,7 +33,8 @@ _ENDS = {
     "en": re.compile(
         r"[,;!()\n]|\.(?!\d)|\s[-–—]+\s(?!(?:no|none|nothing|absent|negative|nil|not)\b)"
         r"|\b(?:but|however|although|though|except|otherwise|aside from|apart from|other than"
-        r"|besides|whereas|while|because|since|only|which)\b|\band\b(?=\s+(?:an?|the|there|no|small|large|new|mild)\b)"
+        r"|besides|whereas|while|because|since|only|which|with)\b|\band\b(?=\s+(?:an?|the|there|no|small|large|new|mild)\b)"
+        r"|\band\b(?=.*\b(?:in|on|at)\s+(?:the\s+)?(?:left|right|upper|lower|middle|other)\b)"
     ),
     "zh": re.compile(r"[,;!()\n。]|\.(?!\d)|但|不过|而|仅|只"),
 }
@@ -58,13 +60,15 @@ _SEEN = (
     r"|there)"
 )
 _NOT = r"(?:(?:is|are|was|were|has been|have been)\s+(?:not|never)|(?:is|are|was|were)n't|not)\s+(?:clearly\s+)?"
+_NOT_BEFORE = r"(?!\s+(?:before|previously|earlier|(?:in|on)\s+(?:the\s+)?prior))"  # "not seen before" is seen now
 _DOES_NOT = r"(?:(?:do|does|did|can|could)\s+not|cannot|(?:do|does|did|ca|could)n't)"
 _DENIES = {
     "en": re.compile(
         rf"{_LEAD}(?:no|none|nothing|nope|nil|negative|absent|without|free of|clear of|negative for|(?:the )?absence of"
         rf"|no longer|neither)\b.*"
         rf"|there\s+(?:is|are|was|were)(?:n't|\s+not)\s+(?:an?|any)\b.*"
-        rf"|[^:]{{0,80}}?\b{_NOT}{_SEEN}\b.*|[^:]{{0,80}}?\b(?:is|are|was|were)\s+(?:absent|no longer {_SEEN})\b.*"
+        rf"|[^:]{{0,80}}?\b{_NOT}{_SEEN}\b{_NOT_BEFORE}.*"
+        rf"|[^:]{{0,80}}?\b(?:is|are|was|were)\s+(?:absent|no longer {_SEEN})\b.*"
         rf"|[^:]{{0,60}}(?::|\s[-–—]+)\s*(?:none|no|absent|negative|nil|nothing|not|no evidence)(?:\s+{_SEEN})?"
         rf"|(?:i|we|one|{_PLACE})\s+{_DOES_NOT}\s+(?:\w+ly\s+)?(?:see|find|detect|show|contain|have|reveal|demonstrate)\b.*"
         rf"|[^:]{{0,60}}?\b{_DOES_NOT}\s+(?:be (?:seen|found|detected)|exist|appear)\b.*"
@@ -73,7 +77,7 @@ _DENIES = {
         r"(?:(?:影像)?(?:所见|结论|诊断|结果):?|(?:该|此|本|图|像|影|片|中|上|内|里|胸|ct|mri?|x线|x光|扫描|双|两|左|右|侧|肺|野|腹|腔|部|头|脑|肝|脏|检查"
         r"|我|可|均|都|也|示|显示|答案|是|为|:|\s)*)"
         r"(?:未(?:能)?(?:见|发现|检测到|检测出|检出|显示|找到|看到|查见|及)|没(?:有|见|看到|发现|检测到|找到)|看不到|不可见|不存在"
-        r"|无(?![论疑关效需能可须误])|否$).*"
+        r"|无(?![论疑关效需能可须误痛]|回声|症状|(?:强|钙)化.)|否$).*"
         r"|[^:]{1,20}:\s*(?:无|否|未见|没有|不存在|阴性|未见异常|无异常)"
         r"|[^:]{0,20}?(?:(?<!能)未见|未(?:被)?(?:发现|检出|检测到|显示|看到)|不存在|不可见|看不到|阴性|缺如|没有)"
     ),
@@ -84,7 +88,7 @@ _NORMAL = re.compile(
 )
 _WHERE = re.compile(rf"{_PLACE}|{_SCENE}|(?:在)?(?:该|此|本)?(?:图像|影像|图片|胸片|图)?[中上内里]?")
 _TURNED = re.compile(
-    r"\b(?:not|isn't|never|no)\s+(?:an?\s+|the\s+)?(?:absent|free|negative|without|nothing|none)\b|不是|并非|有无|有没有|除.{1,15}外"
+    r"\b(?:not|isn't|never|no)\s+(?:an?\s+|the\s+)?(?:absent|free|negative|without|nothing|none|normal)\b|不是|并非|有无|有没有|除.{1,15}外"
 )
 
 
@@ -92,7 +96,9 @@ def says_nothing(text: str) -> bool:
     """Whether the text says that nothing is there. It must hold no coordinates; empty text says nothing of the kind."""
     if len(text) > _LONGEST:
         return False
-    said = "\n".join(map(fold, text.splitlines())).replace("’", "'")
+    said = "\n".join(map(fold, _SPECIAL.sub(" ", text).splitlines())).replace("’", "'")
+    if len(said) > _LONGEST:  # folding may lengthen it
+        return False
     if _EMPTY_LIST.fullmatch(said):
         return True
     said = _ASKED.sub(" ", _DECORATION.sub(" ", said))

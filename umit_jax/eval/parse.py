@@ -35,6 +35,7 @@ _CUED_INDEX = re.compile(
 _NEGATED = re.compile(
     r"(?:\b(?:not|no|non|without|never|neither|nor|isn't|aren't)(?:\s+(?:an?|the))?[\s-]*|[不非无未没](?:有|见|是)?)$"
 )
+_BEFORE = 80  # characters before an option in which it can be negated
 _QUOTES = r"[\s:\"'“”‘’「」《》-]*"
 _NEGATED_YES_NO = re.compile(  # "no" is an answer itself here, so only other words negate it
     rf"(?:\b(?:not|never|neither|nor|cannot|(?:is|are|was|ca|does|do)n['’]t)"
@@ -129,7 +130,7 @@ def _mentioned(said: str, options: list[str]) -> set[int]:
         for word in _YES_NO.get(options[i], (options[i],)):
             pattern = _whole_word(word)
             for match in pattern.finditer(said):
-                if negated.search(said[: match.start()]):
+                if negated.search(said[max(match.start() - _BEFORE, 0) : match.start()]):
                     return set(range(len(options)))
                 found.add(i)
             said = pattern.sub(_SPECIAL_MARK, said)
