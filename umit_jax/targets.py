@@ -155,7 +155,7 @@ def _check_options(target: Target) -> None:
     options, index, first = target.get("options"), target.get("index"), target.get("first")
     if not isinstance(options, list) or len(options) < 2 or not all(isinstance(o, str) and o for o in options):
         raise TargetError(f"target.options: expected at least two non-empty strings, found {options!r}")
-    if len({option.lower() for option in options}) != len(options):  # answers are read without regard to case
+    if len(set(options)) != len(options):
         raise TargetError(f"target.options: repeated option in {options!r}")
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(options):
         raise TargetError(f"target.index: expected a position in 0..{len(options) - 1}, found {index!r}")

@@ -128,7 +128,7 @@ class TfdsConverter:
                 try:
                     target = options_target(names, int(number), 0)
                 except TargetError:
-                    yield Rejected(f"{self.name}/{row}/{path}", "class names that repeat or differ in case only")
+                    yield Rejected(f"{self.name}/{row}/{path}", "class names that repeat")
                     continue
                 yield self._record(row, split, path, "classification", "label", media, target, {"options": names})
             else:

@@ -114,7 +114,7 @@ def test_an_image_that_comes_later_makes_another_job_and_a_damaged_archive_is_na
     write_file(tmp_path / "images" / "more" / "deep" / "PMC3_Fig1_1.jpg", encoded(3))
     assert chimed_vl.converter(**options).options != before
     write_file(tmp_path / "images" / "more" / "images.zip", "cut")
-    with pytest.raises(LayoutError, match=r"more/images\.zip: no zip archive"):
+    with pytest.raises(LayoutError, match=r"more/images\.zip: expected a zip archive"):
         chimed_vl.converter(**options)
 
 
