@@ -17,12 +17,11 @@ A text of more than 1000 characters says more than that.
 import re
 
 from umit_jax.eval.metrics.findings import cues
-from umit_jax.eval.normalise import fold, is_chinese
+from umit_jax.eval.normalise import drop_special_tokens, fold, is_chinese
 
 _LONGEST = 1000
 _EMPTY_LIST = re.compile(r"(?:```(?:json)?)?\s*(?:\{\s*\"\w+\"\s*:\s*)?\[\s*\]\s*\}?\s*(?:```)?\s*\.?")
 _ASKED = re.compile(r"[^.?!。\n]*\?")  # a question said again
-_SPECIAL = re.compile(r"<\|[a-z_]+\|>")
 _DECORATION = re.compile(r"[*`\"“”]")
 _NO_CLAIM = re.compile(  # of knowledge, not of a finding: never a denial
     r"\b(?:not (?:sure|certain|clear|possible|able)|know|unable|unsure|no (?:idea|doubt|answer|question|comment|way"
@@ -96,7 +95,7 @@ def says_nothing(text: str) -> bool:
     """Whether the text says that nothing is there. It must hold no coordinates; empty text says nothing of the kind."""
     if len(text) > _LONGEST:
         return False
-    said = "\n".join(map(fold, _SPECIAL.sub(" ", text).splitlines())).replace("’", "'")
+    said = "\n".join(map(fold, drop_special_tokens(text, " ").splitlines())).replace("’", "'")
     if len(said) > _LONGEST:  # folding may lengthen it
         return False
     if _EMPTY_LIST.fullmatch(said):
