@@ -141,6 +141,7 @@ def test_an_error_while_writing_leaves_the_files_of_before(run, tmp_path, capsys
     assert everything(out) == before
     assert cli.main(["score", str(run), "--out", str(tmp_path / "new")]) == 1
     assert not (tmp_path / "new").exists()
+    assert capsys.readouterr().err.splitlines()[-1] == f"umit score: {tmp_path / 'new'}: No space left on device"
 
 
 def test_the_page_in_the_docs_is_what_its_command_makes_today(tmp_path):

@@ -57,7 +57,9 @@ def whole_files(target: Path, names: Collection[str]) -> Iterator[Path]:
                     os.replace(aside / name, target / name)
                 else:
                     (target / name).unlink(missing_ok=True)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            error.filename = str(target)  # a write does not say where
         if made:
             with contextlib.suppress(OSError):  # something else is in it by now
                 target.rmdir()
