@@ -86,6 +86,42 @@ def test_the_cache_changes_no_token_whatever_the_lengths_of_the_prompts(patches)
     assert len({token for answer in expected for token in answer}) > 8
 
 
+@pytest.mark.parametrize(
+    "wanted, rooms",
+    [
+        (None, [(9, 4), (9, 8), (9, 10)]),
+        ([2, 3, 4, 10, 1, 2, 4, 9, 0], [(9, 4), (4, 4), (4, 8), (4, 10)]),  # five rows leave before it is full
+    ],
+)
+def test_a_cache_that_is_full_grows_and_no_token_changes(monkeypatch, wanted, rooms):
+    batch = prompts([6, 12, 9, 4, 5, 7, 8, 10, 11], 16)
+    arguments = {"max_new_tokens": NEW, "eos_ids": (), "limits_B": wanted}
+    whole = generate(CONFIG, params(), batch, **arguments)
+    seen, decode = [], generate_module.decode
+
+    def watched(config, params, layers, state, *rest, **how):
+        rows, room = state.tokens_BN.shape
+        assert state.cache.filled_BT.shape == (rows, 16 + room)
+        seen.append((rows, room))
+        return decode(config, params, layers, state, *rest, **how)
+
+    monkeypatch.setattr(generate_module, "decode", watched)
+    monkeypatch.setattr(generate_module, "_ROOM", 4)
+    monkeypatch.setattr(generate_module, "_GROWTH", 2)
+    grown = generate(CONFIG, params(), batch, **arguments)
+    assert seen == rooms
+    np.testing.assert_array_equal(grown.tokens_BN, whole.tokens_BN)
+    np.testing.assert_array_equal(grown.lengths_B, whole.lengths_B)
+    np.testing.assert_allclose(grown.logps_BN, whole.logps_BN, atol=1e-5)
+
+
+def test_a_cache_has_room_for_everything_at_once_where_a_step_costs_reading_the_weights(monkeypatch):
+    assert generate_module._room(64, 256) == 64
+    assert generate_module._room(256, 200) == 200
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert generate_module._room(64, 256) == 256
+
+
 def test_more_padding_and_other_rows_change_no_token():
     alone = prompts([7], 7)
     wide = prompts([7, 30, 0], 32)
@@ -126,7 +162,7 @@ def test_decoding_leaves_its_loop_when_all_rows_are_done():
     batch = prompts([6, 12], 16)
     rules = Rules(np.array([3, 2], np.int32), np.array([-1], np.int32), np.zeros((2, 2), np.uint32))
     state, end = generate_module.prefill(
-        CONFIG, params(), batch, rules, max_new_tokens=NEW, compute_dtype="float32", attention="blockwise"
+        CONFIG, params(), batch, rules, room=NEW, compute_dtype="float32", attention="blockwise"
     )
     state = generate_module.decode(
         CONFIG,
@@ -182,7 +218,7 @@ def test_a_shape_is_compiled_once_and_the_cache_is_updated_in_place():
         Rules(np.full(2, 5, np.int32), np.array([1, 2], np.int32), np.zeros((2, 2), "u4")),
     )
     state, end = generate_module.prefill(
-        CONFIG, params(), batch, rules, max_new_tokens=5, compute_dtype="float32", attention="blockwise"
+        CONFIG, params(), batch, rules, room=5, compute_dtype="float32", attention="blockwise"
     )
     rest = end, rules, np.int32(5), np.int32(0), np.zeros(2, bool)
     keys = state.cache.layers[0][0]
@@ -200,7 +236,7 @@ def test_on_a_mesh_each_device_holds_its_rows_and_heads_of_the_cache_to_the_end(
     rules = Rules(np.full(4, 3, np.int32), np.array([-1], np.int32), np.zeros((4, 2), np.uint32))
     how = {"compute_dtype": "float32", "mesh": mesh}
     state, end = generate_module.prefill(
-        CONFIG, everywhere, batch, rules, max_new_tokens=3, attention="blockwise", **how
+        CONFIG, everywhere, batch, rules, room=3, attention="blockwise", **how
     )
     for _ in range(2):
         for array in jax.tree.leaves(state.cache.layers):

@@ -9,7 +9,7 @@ import pytest
 
 from configs.sizes import SIZES
 from umit_jax.batch import batch_shapes, empty_batch, fake_batch
-from umit_jax.infer.cache import make_cache, mark_filled
+from umit_jax.infer.cache import make_cache, mark_filled, with_room
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import abstract_params, bind, init_params
 from umit_jax.ops.loss import token_nll
@@ -134,7 +134,7 @@ def test_prefill_and_decoding_step_by_step_give_the_states_of_training():
     np.testing.assert_allclose(x_BSD, expected[:, :cut], atol=2e-5)
     assert k.shape == (CONFIG.text.layers, 2, cut, CONFIG.text.kv_heads, CONFIG.text.head_dim)
 
-    caches, filled_BT = make_cache(k, v, prompt.segments_BS, new)
+    caches, filled_BT = with_room(make_cache(k, v, prompt.segments_BS), new)
     step, layers = jax.jit(model.decode_step), model.decoder_layers()
     for slot in range(cut, cut + new):
         filled_BT = mark_filled(filled_BT, slot)

@@ -7,7 +7,8 @@
 Where prompts share a prefix, the slots of the prompt are those of the prefix and those of the rest, each right-padded.
 Rows have prompts of different lengths and so holes between prompt and answer. That is no loss of exactness: keys are
 cached rotated by their own position, and filled_BT says which slots hold anything. Each layer has arrays of its own,
-heads before slots: a step then writes in place and reads without copying (see ops/cached_attention.py).
+heads before slots: a step then writes in place and reads without copying (see ops/cached_attention.py). A step reads
+every slot, filled or not, so N may begin small and grow (generate.py).
 """
 
 from typing import NamedTuple
@@ -25,14 +26,15 @@ class Cache(NamedTuple):
     filled_BT: jax.Array
 
 
-def make_cache(k_LBSKH: jax.Array, v_LBSKH: jax.Array, filled_BS: jax.Array, new_slots: int) -> Cache:
-    """The cache after a prefill, with room for `new_slots` more tokens."""
+def make_cache(k_LBSKH: jax.Array, v_LBSKH: jax.Array, filled_BS: jax.Array) -> Cache:
+    """The cache after a prefill."""
+    return Cache(tuple((k.swapaxes(1, 2), v.swapaxes(1, 2)) for k, v in zip(k_LBSKH, v_LBSKH, strict=True)), filled_BS)
 
-    def room(x_BSKH: jax.Array) -> jax.Array:
-        return jnp.pad(x_BSKH.swapaxes(1, 2), ((0, 0), (0, 0), (0, new_slots), (0, 0)))
 
-    layers = tuple((room(k), room(v)) for k, v in zip(k_LBSKH, v_LBSKH, strict=True))
-    return Cache(layers, jnp.pad(filled_BS, ((0, 0), (0, new_slots))))
+def with_room(cache: Cache, new_slots: int) -> Cache:
+    """The cache and, behind it, empty slots for `new_slots` more tokens."""
+    layers = jax.tree.map(lambda x_BKTH: jnp.pad(x_BKTH, ((0, 0), (0, 0), (0, new_slots), (0, 0))), cache.layers)
+    return Cache(layers, jnp.pad(cache.filled_BT, ((0, 0), (0, new_slots))))
 
 
 def rows_of(cache: Cache, rows_B: jax.Array) -> Cache:
@@ -40,15 +42,14 @@ def rows_of(cache: Cache, rows_B: jax.Array) -> Cache:
     return jax.tree.map(lambda x: x[rows_B], cache)
 
 
-def joined(first: Cache, then: Cache, new_slots: int) -> Cache:
-    """The slots of two caches one after the other, and room for `new_slots` more tokens."""
+def joined(first: Cache, then: Cache) -> Cache:
+    """The slots of two caches one after the other."""
 
     def join(a_BKSH: jax.Array, b_BKMH: jax.Array) -> jax.Array:
-        both_BKTH = jnp.concatenate([a_BKSH, b_BKMH.astype(a_BKSH.dtype)], axis=2)
-        return jnp.pad(both_BKTH, ((0, 0), (0, 0), (0, new_slots), (0, 0)))
+        return jnp.concatenate([a_BKSH, b_BKMH.astype(a_BKSH.dtype)], axis=2)
 
-    filled_BT = jnp.concatenate([first.filled_BT, then.filled_BT], axis=1)
-    return Cache(jax.tree.map(join, first.layers, then.layers), jnp.pad(filled_BT, ((0, 0), (0, new_slots))))
+    layers = jax.tree.map(join, first.layers, then.layers)
+    return Cache(layers, jnp.concatenate([first.filled_BT, then.filled_BT], axis=1))
 
 
 def mark_filled(filled_BT: jax.Array, slot: jax.Array) -> jax.Array:

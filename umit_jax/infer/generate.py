@@ -2,7 +2,8 @@
 
 Compiled programs per shape of Batch and max_new_tokens: `prefill` reads the prompts and fills the cache, `option_logps`
 (score.py) reads it, `decode` is one lax.while_loop over steps that leaves as soon as all rows are done; on a CPU as
-soon as half of them are, which then leave the batch, and it goes on with the others. Where prompts begin alike, as
+soon as half of them are, which then leave the batch, and it goes on with the others. There the cache has room for few new
+tokens at first, and more when these are there: every step reads all of it. Where prompts begin alike, as
 questions about one image do, `prefill_prefix` reads what they share once and `prefill_rest`, instead of `prefill`, goes
 on from there in every row. The cache is donated and lives in the loop's carry, so it is updated in place. A new token's
 M-RoPE position, the same on all three axes, is one more than the largest of everything before it (after an image the
@@ -20,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from umit_jax.batch import Batch
-from umit_jax.infer.cache import Cache, joined, make_cache, mark_filled, rows_of
+from umit_jax.infer.cache import Cache, joined, make_cache, mark_filled, rows_of, with_room
 from umit_jax.infer.sampling import GREEDY, Sampling, choose
 from umit_jax.infer.score import End, Options, logits_of, option_logps
 from umit_jax.model.config import ModelConfig
@@ -32,6 +33,8 @@ from umit_jax.parallel.mesh import cache_sharding, everywhere, row_shards
 NO_TOKEN = -1  # an end token that never comes
 _FEWEST = 4  # rows to which a batch shrinks at most
 _LOOK = 16  # tokens between two looks for what ends a text
+_ROOM = 64  # new tokens, a multiple of _LOOK, for which a cache has room at first
+_GROWTH = 4  # and how many times as many each time that it is full
 
 
 class Generated(NamedTuple):
@@ -64,7 +67,8 @@ class Rest(NamedTuple):
 
 
 class _State(NamedTuple):
-    """The carry of the decoding loop. count: tokens each row has been given so far. token_B: the last of them."""
+    """The carry of the decoding loop. count: tokens each row has been given so far. token_B: the last of them.
+    tokens_BN, logps_BN: N is the cache's room for new tokens, at most what was asked for."""
 
     count: jax.Array
     token_B: jax.Array
@@ -111,14 +115,11 @@ def generate(
     keys = np.zeros((rows, 2), np.uint32) if keys_B2 is None else keys_B2
     rules = Rules(limits, np.array(sorted(eos_ids) or [NO_TOKEN], np.int32), keys)
     how: dict[str, Any] = {"compute_dtype": compute_dtype, "sampling": sampling, "mesh": mesh}
+    room = _room(_ROOM, max_new_tokens)
     if prefix is None:
-        state, end = compiled_together(
-            prefill, config, params, prompts, rules, max_new_tokens=max_new_tokens, attention=attention, **how
-        )
+        state, end = compiled_together(prefill, config, params, prompts, rules, room=room, attention=attention, **how)
     else:
-        state, end = compiled_together(
-            prefill_rest, config, params, prefix, prompts, rules, max_new_tokens=max_new_tokens, **how
-        )
+        state, end = compiled_together(prefill_rest, config, params, prefix, prompts, rules, room=room, **how)
     options_BO = None
     if options is not None:
         scored = compiled_together(option_logps, config, params, state.cache, end, options, compute_dtype=compute_dtype)
@@ -130,12 +131,12 @@ def generate(
     here_R, done_R, count = np.arange(rows), np.zeros(rows, bool), 0  # here_R: the rows that the state still has
     while count < max_new_tokens and not done_R.all():
         look = (count // _LOOK + 1) * _LOOK  # at the same tokens whatever other rows there are
-        until = min(look, max_new_tokens) if ended else max_new_tokens
+        until = min(look, room) if ended else room
         fewer = _fewer(len(here_R), shards)
         state = compiled_together(
             decode, config, params, layers, state, end, rules, np.int32(until), np.int32(fewer), done_R, **how
         )
-        tokens_BN[here_R], logps_BN[here_R] = everywhere(state.tokens_BN), everywhere(state.logps_BN)
+        tokens_BN[here_R, :room], logps_BN[here_R, :room] = everywhere(state.tokens_BN), everywhere(state.logps_BN)
         lengths_B[here_R], done_R, count = everywhere(state.lengths_B), everywhere(state.done_B), int(state.count)
         if ended and count == until:
             done_R = done_R | [ended(tokens_BN[row, : lengths_B[row]].tolist()) for row in here_R]
@@ -147,6 +148,9 @@ def generate(
             state, end = compiled_together(_kept, state, end, kept_R, mesh=mesh)
             rules = rules._replace(limits_B=rules.limits_B[kept_R], keys_B2=rules.keys_B2[kept_R])
             here_R, done_R = here_R[kept_R], done_R[kept_R]
+        if live and count == room < max_new_tokens:
+            room = _room(_GROWTH * room, max_new_tokens)
+            state = compiled_together(_grown, state, room=room, mesh=mesh)
     return Generated(tokens_BN, lengths_B, logps_BN, options_BO)
 
 
@@ -168,6 +172,27 @@ def _fewer(rows: int, shards: int) -> int:
     return half if jax.default_backend() == "cpu" and half >= _FEWEST and half % shards == 0 else 0
 
 
+def _room(wanted: int, most: int) -> int:
+    """Of the new tokens that may come, those for which a cache has room. On a CPU a step costs reading all of it;
+    elsewhere that is little beside the weights, and other shapes would only be compiled."""
+    return min(wanted, most) if jax.default_backend() == "cpu" else most
+
+
+@functools.partial(jax.jit, static_argnames=("room", "mesh"))
+def _grown(state: _State, *, room: int, mesh: Mesh | None) -> _State:
+    """state with room for so many new tokens."""
+    more = room - state.tokens_BN.shape[1]
+
+    def longer(x_BN: jax.Array) -> jax.Array:
+        return jnp.pad(x_BN, ((0, 0), (0, more)))
+
+    return state._replace(
+        tokens_BN=longer(state.tokens_BN),
+        logps_BN=longer(state.logps_BN),
+        cache=_laid(with_room(state.cache, more), mesh),
+    )
+
+
 @functools.partial(jax.jit, static_argnames=("mesh",))
 def _kept(state: _State, end: End, rows_R: jax.Array, *, mesh: Mesh | None) -> tuple[_State, End]:
     """Some rows of what decode goes on from."""
@@ -181,7 +206,7 @@ def _check_rows(segments_BS: np.ndarray) -> None:
 
 
 @functools.partial(
-    jax.jit, static_argnames=("config", "max_new_tokens", "compute_dtype", "attention", "sampling", "mesh")
+    jax.jit, static_argnames=("config", "room", "compute_dtype", "attention", "sampling", "mesh")
 )
 def prefill(
     config: ModelConfig,
@@ -189,18 +214,18 @@ def prefill(
     prompts: Batch,
     rules: Rules,
     *,
-    max_new_tokens: int,
+    room: int,
     compute_dtype: str,
     attention: str,
     sampling: Sampling = GREEDY,
     mesh: Mesh | None = None,
 ) -> tuple[_State, End]:
-    """The state after each row's first new token, and the end of each prompt."""
+    """The state after each row's first new token, and the end of each prompt. room: new tokens that can be held."""
     model = bind(config, params)
     x_BSD, k_LBSKH, v_LBSKH = model.prefill(prompts, compute_dtype=jnp.dtype(compute_dtype), attention=attention)
-    cache = make_cache(k_LBSKH, v_LBSKH, prompts.segments_BS, max_new_tokens)
+    cache = with_room(make_cache(k_LBSKH, v_LBSKH, prompts.segments_BS), room)
     end = _end(x_BSD, prompts.positions_BS3.max(-1), prompts.segments_BS > 0)
-    return _start(model, _laid(cache, mesh), end, prompts.segments_BS[:, 0] > 0, rules, max_new_tokens, sampling), end
+    return _start(model, _laid(cache, mesh), end, prompts.segments_BS[:, 0] > 0, rules, room, sampling), end
 
 
 @functools.partial(jax.jit, static_argnames=("config", "compute_dtype", "attention", "mesh"))
@@ -216,10 +241,10 @@ def prefill_prefix(
     """The keys and values of what several prompts begin with, one prefix a row, for `prefill_rest`."""
     model = bind(config, params)
     _, k_LBSKH, v_LBSKH = model.prefill(prefixes, compute_dtype=jnp.dtype(compute_dtype), attention=attention)
-    return _laid(make_cache(k_LBSKH, v_LBSKH, prefixes.segments_BS, 0), mesh)
+    return _laid(make_cache(k_LBSKH, v_LBSKH, prefixes.segments_BS), mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "max_new_tokens", "compute_dtype", "sampling", "mesh"))
+@functools.partial(jax.jit, static_argnames=("config", "room", "compute_dtype", "sampling", "mesh"))
 def prefill_rest(
     config: ModelConfig,
     params: Any,
@@ -227,7 +252,7 @@ def prefill_rest(
     rest: Rest,
     rules: Rules,
     *,
-    max_new_tokens: int,
+    room: int,
     compute_dtype: str,
     sampling: Sampling = GREEDY,
     mesh: Mesh | None = None,
@@ -243,9 +268,9 @@ def prefill_rest(
         rest.filled_BM,
         compute_dtype=jnp.dtype(compute_dtype),
     )
-    cache = joined(before, Cache(own, rest.filled_BM), max_new_tokens)
+    cache = with_room(joined(before, Cache(own, rest.filled_BM)), room)
     end = _end(x_BMD, rest.positions_BM, rest.filled_BM > 0)
-    return _start(model, _laid(cache, mesh), end, rest.filled_BM[:, 0] > 0, rules, max_new_tokens, sampling), end
+    return _start(model, _laid(cache, mesh), end, rest.filled_BM[:, 0] > 0, rules, room, sampling), end
 
 
 def _end(x_BSD: jax.Array, positions_BS: jax.Array, filled_BS: jax.Array) -> End:
@@ -255,15 +280,15 @@ def _end(x_BSD: jax.Array, positions_BS: jax.Array, filled_BS: jax.Array) -> End
 
 
 def _start(
-    model: Any, cache: Cache, end: End, asked_B: jax.Array, rules: Rules, max_new_tokens: int, sampling: Sampling
+    model: Any, cache: Cache, end: End, asked_B: jax.Array, rules: Rules, room: int, sampling: Sampling
 ) -> _State:
     """The state after the first new token of each row that asks anything."""
     rows = len(asked_B)
     state = _State(
         count=jnp.zeros((), jnp.int32),
         token_B=jnp.zeros(rows, jnp.int32),
-        tokens_BN=jnp.zeros((rows, max_new_tokens), jnp.int32),
-        logps_BN=jnp.zeros((rows, max_new_tokens), jnp.float32),
+        tokens_BN=jnp.zeros((rows, room), jnp.int32),
+        logps_BN=jnp.zeros((rows, room), jnp.float32),
         lengths_B=jnp.zeros(rows, jnp.int32),
         done_B=~asked_B | (rules.limits_B <= 0),
         cache=cache,
