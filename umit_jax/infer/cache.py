@@ -28,13 +28,17 @@ class Cache(NamedTuple):
 
 def make_cache(k_LBSKH: jax.Array, v_LBSKH: jax.Array, filled_BS: jax.Array) -> Cache:
     """The cache after a prefill."""
-    return Cache(tuple((k.swapaxes(1, 2), v.swapaxes(1, 2)) for k, v in zip(k_LBSKH, v_LBSKH, strict=True)), filled_BS)
+    return Cache(tuple((k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)) for k, v in zip(k_LBSKH, v_LBSKH, strict=True)), filled_BS)
 
 
 def with_room(cache: Cache, new_slots: int) -> Cache:
     """The cache and, behind it, empty slots for `new_slots` more tokens."""
-    layers = jax.tree.map(lambda x_BKTH: jnp.pad(x_BKTH, ((0, 0), (0, 0), (0, new_slots), (0, 0))), cache.layers)
-    return Cache(layers, jnp.pad(cache.filled_BT, ((0, 0), (0, new_slots))))
+    empty, whole = (0, new_slots), (0, 0)
+    layers = tuple(
+        (jnp.pad(k_BKHT, (whole, whole, whole, empty)), jnp.pad(v_BKTH, (whole, whole, empty, whole)))
+        for k_BKHT, v_BKTH in cache.layers
+    )
+    return Cache(layers, jnp.pad(cache.filled_BT, (whole, empty)))
 
 
 def rows_of(cache: Cache, rows_B: jax.Array) -> Cache:
@@ -45,10 +49,11 @@ def rows_of(cache: Cache, rows_B: jax.Array) -> Cache:
 def joined(first: Cache, then: Cache) -> Cache:
     """The slots of two caches one after the other."""
 
-    def join(a_BKSH: jax.Array, b_BKMH: jax.Array) -> jax.Array:
-        return jnp.concatenate([a_BKSH, b_BKMH.astype(a_BKSH.dtype)], axis=2)
+    def join(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
+        return jnp.concatenate([a, b.astype(a.dtype)], axis=axis)
 
-    layers = jax.tree.map(join, first.layers, then.layers)
+    pairs = zip(first.layers, then.layers, strict=True)
+    layers = tuple((join(k, k_more, 3), join(v, v_more, 2)) for (k, v), (k_more, v_more) in pairs)
     return Cache(layers, jnp.concatenate([first.filled_BT, then.filled_BT], axis=1))
 
 

@@ -132,13 +132,13 @@ class Decoder(nnx.Module):
         """
         rope = mrope_table(positions_B13, self.config)
         updated = []
-        for layer, (k_BKTH, v_BKTH) in zip(layers, caches, strict=True):
+        for layer, (k_BKHT, v_BKTH) in zip(layers, caches, strict=True):
             q_B1NH, k_B1KH, v_B1KH = layer.qkv(x_B1D, rope)
-            k_BKTH = _write(k_BKTH, k_B1KH, slot)
-            v_BKTH = _write(v_BKTH, v_B1KH, slot)
-            attended_BNH = cached_attention(q_B1NH[:, 0], k_BKTH, v_BKTH, filled_BT)
+            k_BKHT = _write(k_BKHT, k_B1KH.transpose(0, 2, 3, 1), slot, 3)
+            v_BKTH = _write(v_BKTH, v_B1KH.swapaxes(1, 2), slot, 2)
+            attended_BNH = cached_attention(q_B1NH[:, 0], k_BKHT, v_BKTH, filled_BT)
             x_B1D = layer.finish(x_B1D, attended_BNH[:, None])
-            updated.append((k_BKTH, v_BKTH))
+            updated.append((k_BKHT, v_BKTH))
         return self.norm(x_B1D), tuple(updated)
 
     def branches(
@@ -157,13 +157,12 @@ class Decoder(nnx.Module):
         for layer, cache in zip(layer_list(self.layers), caches, strict=True):
             q, k, v = layer.qkv(x_BMD, rope)
             x_BMD = layer.finish(x_BMD, branch_attention(q, k, v, cache, filled_BT, branches_BM))
-            own.append((k.swapaxes(1, 2), v.swapaxes(1, 2)))
+            own.append((k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)))
         return self.norm(x_BMD), tuple(own)
 
 
-def _write(cache_BKTH: jax.Array, new_B1KH: jax.Array, slot: jax.Array) -> jax.Array:
-    new_BK1H = new_B1KH.swapaxes(1, 2).astype(cache_BKTH.dtype)
-    return jax.lax.dynamic_update_slice(cache_BKTH, new_BK1H, (0, 0, slot, 0))
+def _write(cache: jax.Array, new: jax.Array, slot: jax.Array, axis: int) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(cache, new.astype(cache.dtype), slot, axis)
 
 
 def _causal(
