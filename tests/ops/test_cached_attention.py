@@ -14,5 +14,5 @@ def test_one_query_a_row_gives_what_attention_gives_over_the_filled_slots(heads,
     filled[:, -1] = 1
     ones = np.ones((3, 1), np.int32)
     expected = attention(q, k, v, q_segments=ones, k_segments=filled, causal=False, implementation="xla")
-    found = cached_attention(q[:, 0], k.swapaxes(1, 2), v.swapaxes(1, 2), filled)
+    found = cached_attention(q[:, 0], k.transpose(0, 2, 3, 1), v.swapaxes(1, 2), filled)
     np.testing.assert_allclose(found, expected[:, 0], rtol=1e-5, atol=1e-6)

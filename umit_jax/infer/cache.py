@@ -7,8 +7,8 @@
 Where prompts share a prefix, the slots of the prompt are those of the prefix and those of the rest, each right-padded.
 Rows have prompts of different lengths and so holes between prompt and answer. That is no loss of exactness: keys are
 cached rotated by their own position, and filled_BT says which slots hold anything. Each layer has arrays of its own,
-heads before slots: a step then writes in place and reads without copying (see ops/cached_attention.py). A step reads
-every slot, filled or not, so N may begin small and grow (generate.py).
+heads before slots and keys with slots last: a step then writes in place and reads without copying or turning (see
+ops/cached_attention.py). It reads every slot, filled or not, so N may begin small and grow (generate.py).
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from umit_jax.model.decoder import Caches
 
 
 class Cache(NamedTuple):
-    """layers: rotated keys and values (k_BKTH, v_BKTH) of each layer. filled_BT: 1 = filled, 0 = empty."""
+    """layers: rotated keys and values (k_BKHT, v_BKTH) of each layer. filled_BT: 1 = filled, 0 = empty."""
 
     layers: Caches
     filled_BT: jax.Array

@@ -20,7 +20,7 @@ from umit_jax.model.rope import Table, mrope_table, rotate
 from umit_jax.ops.attention import Implementation, attention
 from umit_jax.ops.cached_attention import branch_attention, cached_attention
 
-Caches = tuple[tuple[jax.Array, jax.Array], ...]  # keys (rotated) and values of each layer, (B, K, T, H)
+Caches = tuple[tuple[jax.Array, jax.Array], ...]  # keys (rotated) of each layer, (B, K, H, T), and values, (B, K, T, H)
 
 
 class Attention(nnx.Module):
@@ -122,7 +122,7 @@ class Decoder(nnx.Module):
         slot: jax.Array,
         filled_BT: jax.Array,
     ) -> tuple[jax.Array, Caches]:
-        """One more token per row: x_B1D and the updated caches, a (k_BKTH, v_BKTH) for each layer.
+        """One more token per row: x_B1D and the updated caches, a (k_BKHT, v_BKTH) for each layer.
 
         layers: those of this decoder, one by one (layer_list).
 
@@ -150,7 +150,7 @@ class Decoder(nnx.Module):
         branches_BM: jax.Array,
     ) -> tuple[jax.Array, Caches]:
         """Several continuations of what is cached, side by side in one row and each with its own number in
-        branches_BM: final hidden states, and the keys and values (k_BKMH, v_BKMH) of each layer. The caches stay as
+        branches_BM: final hidden states, and the keys and values (k_BKHM, v_BKMH) of each layer. The caches stay as
         they are."""
         rope = mrope_table(positions_BM3, self.config)
         own = []
