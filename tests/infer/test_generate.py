@@ -86,29 +86,38 @@ def test_the_cache_changes_no_token_whatever_the_lengths_of_the_prompts(patches)
     assert len({token for answer in expected for token in answer}) > 8
 
 
+LEAVING = [2, 3, 4, 10, 1, 2, 9, 0]  # five of eight rows leave before there are four tokens
+
+
 @pytest.mark.parametrize(
-    "wanted, rooms",
+    ("wanted", "rooms", "axes"),
     [
-        (None, [(9, 4), (9, 8), (9, 10)]),
-        ([2, 3, 4, 10, 1, 2, 4, 9, 0], [(9, 4), (4, 4), (4, 8), (4, 10)]),  # five rows leave before it is full
+        (None, [(8, 4), (8, 8), (8, 10)], None),
+        (LEAVING, [(8, 4), (4, 4), (4, 8), (4, 10)], None),
+        (LEAVING, [(8, 4), (4, 4), (4, 8), (4, 10)], {"data": 2, "tensor": 2}),
     ],
 )
-def test_a_cache_that_is_full_grows_and_no_token_changes(monkeypatch, wanted, rooms):
-    batch = prompts([6, 12, 9, 4, 5, 7, 8, 10, 11], 16)
+def test_a_cache_that_is_full_grows_and_no_token_changes(monkeypatch, wanted, rooms, axes):
+    batch, weights, mesh = prompts([6, 12, 9, 4, 5, 7, 8, 10], 16), params(), None
     arguments = {"max_new_tokens": NEW, "eos_ids": (), "limits_B": wanted}
-    whole = generate(CONFIG, params(), batch, **arguments)
+    whole = generate(CONFIG, weights, batch, **arguments)
+    if axes:
+        mesh = make_mesh(axes, jax.devices()[:4])
+        batch, weights = jax.device_put(batch, batch_sharding(mesh)), jax.device_put(weights, replicated(mesh))
     seen, decode = [], generate_module.decode
 
     def watched(config, params, layers, state, *rest, **how):
         rows, room = state.tokens_BN.shape
         assert state.cache.filled_BT.shape == (rows, 16 + room)
         seen.append((rows, room))
+        k_BKHT = state.cache.layers[0][0]
+        assert k_BKHT.addressable_shards[0].data.size == k_BKHT.size // (4 if axes else 1)
         return decode(config, params, layers, state, *rest, **how)
 
     monkeypatch.setattr(generate_module, "decode", watched)
     monkeypatch.setattr(generate_module, "_ROOM", 4)
     monkeypatch.setattr(generate_module, "_GROWTH", 2)
-    grown = generate(CONFIG, params(), batch, **arguments)
+    grown = generate(CONFIG, weights, batch, mesh=mesh, **arguments)
     assert seen == rooms
     np.testing.assert_array_equal(grown.tokens_BN, whole.tokens_BN)
     np.testing.assert_array_equal(grown.lengths_B, whole.lengths_B)
@@ -235,9 +244,7 @@ def test_on_a_mesh_each_device_holds_its_rows_and_heads_of_the_cache_to_the_end(
     everywhere = jax.device_put(params(), replicated(mesh))
     rules = Rules(np.full(4, 3, np.int32), np.array([-1], np.int32), np.zeros((4, 2), np.uint32))
     how = {"compute_dtype": "float32", "mesh": mesh}
-    state, end = generate_module.prefill(
-        CONFIG, everywhere, batch, rules, room=3, attention="blockwise", **how
-    )
+    state, end = generate_module.prefill(CONFIG, everywhere, batch, rules, room=3, attention="blockwise", **how)
     for _ in range(2):
         for array in jax.tree.leaves(state.cache.layers):
             rows, heads, *rest = array.shape

@@ -2,8 +2,8 @@
 
 Compiled programs per shape of Batch and max_new_tokens: `prefill` reads the prompts and fills the cache, `option_logps`
 (score.py) reads it, `decode` is one lax.while_loop over steps that leaves as soon as all rows are done; on a CPU as
-soon as half of them are, which then leave the batch, and it goes on with the others. There the cache has room for few new
-tokens at first, and more when these are there: every step reads all of it. Where prompts begin alike, as
+soon as half of them are, which then leave the batch, and it goes on with the others. There the cache has room for few
+new tokens at first, and for more once these are there: every step reads all of it. Where prompts begin alike, as
 questions about one image do, `prefill_prefix` reads what they share once and `prefill_rest`, instead of `prefill`, goes
 on from there in every row. The cache is donated and lives in the loop's carry, so it is updated in place. A new token's
 M-RoPE position, the same on all three axes, is one more than the largest of everything before it (after an image the
@@ -205,9 +205,7 @@ def _check_rows(segments_BS: np.ndarray) -> None:
         raise ValueError("segments_BS: expected one prompt a row: 1 and then, in padding, 0")
 
 
-@functools.partial(
-    jax.jit, static_argnames=("config", "room", "compute_dtype", "attention", "sampling", "mesh")
-)
+@functools.partial(jax.jit, static_argnames=("config", "room", "compute_dtype", "attention", "sampling", "mesh"))
 def prefill(
     config: ModelConfig,
     params: Any,

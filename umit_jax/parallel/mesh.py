@@ -164,7 +164,8 @@ def from_own_rows(mesh: Mesh, rows: int, own: Sequence[int], local: np.ndarray) 
 
 
 def cache_sharding(mesh: Mesh) -> NamedSharding:
-    """Of keys (B, K, H, T) and values (B, K, T, H): rows as everywhere, heads over tensor, which divides those of the parameters."""
+    """Of keys (B, K, H, T) and values (B, K, T, H): rows as everywhere, heads over tensor, which divides those of the
+    parameters."""
     return NamedSharding(mesh, PartitionSpec(ROWS, "tensor", None, None))
 
 
