@@ -12,6 +12,7 @@ from configs.sizes import SIZES
 from umit_jax.batch import Batch, empty_batch
 from umit_jax.infer import generate as generate_module
 from umit_jax.infer.generate import Rules, generate
+from umit_jax.infer.sampling import Sampling, row_keys
 from umit_jax.model import lora
 from umit_jax.model.config import ModelConfig
 from umit_jax.model.param import bind, init_params
@@ -86,39 +87,52 @@ def test_the_cache_changes_no_token_whatever_the_lengths_of_the_prompts(patches)
     assert len({token for answer in expected for token in answer}) > 8
 
 
+ALL = [NEW] * 8
 LEAVING = [2, 3, 4, 10, 1, 2, 9, 0]  # five of eight rows leave before there are four tokens
 
 
 @pytest.mark.parametrize(
-    ("wanted", "rooms", "axes"),
+    ("wanted", "axes", "other", "rooms", "growths"),
     [
-        (None, [(8, 4), (8, 8), (8, 10)], None),
-        (LEAVING, [(8, 4), (4, 4), (4, 8), (4, 10)], None),
-        (LEAVING, [(8, 4), (4, 4), (4, 8), (4, 10)], {"data": 2, "tensor": 2}),
+        (ALL, None, {}, [(8, 4), (8, 8), (8, 10)], 2),
+        (LEAVING, None, {}, [(8, 4), (4, 4), (4, 8), (4, 10)], 2),
+        (LEAVING, {"data": 2, "tensor": 2}, {}, [(8, 4), (4, 4), (4, 8), (4, 10)], 2),
+        (ALL, None, {"ended": lambda said: len(said) > 6}, [(8, 4), (8, 4), (8, 8), (8, 8)], 1),  # seen at the eighth
+        (ALL, None, {"sampling": Sampling(1.0), "keys_B2": row_keys(0, "abcdefgh")}, [(8, 4), (8, 8), (8, 10)], 2),
+        ([4, 3, 4, 4, 4, 4, 4, 4], None, {}, [(8, 4)], 0),  # full, and nobody goes on
     ],
 )
-def test_a_cache_that_is_full_grows_and_no_token_changes(monkeypatch, wanted, rooms, axes):
+def test_a_cache_that_is_full_grows_and_no_token_changes(monkeypatch, wanted, axes, other, rooms, growths):
     batch, weights, mesh = prompts([6, 12, 9, 4, 5, 7, 8, 10], 16), params(), None
-    arguments = {"max_new_tokens": NEW, "eos_ids": (), "limits_B": wanted}
+    arguments = {"max_new_tokens": NEW, "eos_ids": (), "limits_B": wanted, **other}
+    monkeypatch.setattr(generate_module, "_LOOK", 2)
     whole = generate(CONFIG, weights, batch, **arguments)
     if axes:
         mesh = make_mesh(axes, jax.devices()[:4])
         batch, weights = jax.device_put(batch, batch_sharding(mesh)), jax.device_put(weights, replicated(mesh))
-    seen, decode = [], generate_module.decode
+    seen, grown_to, decode, grow = [], [], generate_module.decode, generate_module._grown
+    parts = (2, 2) if axes else (1, 1)
 
     def watched(config, params, layers, state, *rest, **how):
         rows, room = state.tokens_BN.shape
         assert state.cache.filled_BT.shape == (rows, 16 + room)
         seen.append((rows, room))
-        k_BKHT = state.cache.layers[0][0]
-        assert k_BKHT.addressable_shards[0].data.size == k_BKHT.size // (4 if axes else 1)
+        for array in jax.tree.leaves(state.cache.layers):
+            held = array.addressable_shards[0].data.shape
+            assert held == (rows // parts[0], array.shape[1] // parts[1], *array.shape[2:])
         return decode(config, params, layers, state, *rest, **how)
 
+    def counted(state, *, room, mesh):
+        grown_to.append(room)
+        return grow(state, room=room, mesh=mesh)
+
     monkeypatch.setattr(generate_module, "decode", watched)
+    monkeypatch.setattr(generate_module, "_grown", counted)
     monkeypatch.setattr(generate_module, "_ROOM", 4)
     monkeypatch.setattr(generate_module, "_GROWTH", 2)
     grown = generate(CONFIG, weights, batch, mesh=mesh, **arguments)
     assert seen == rooms
+    assert len(grown_to) == growths
     np.testing.assert_array_equal(grown.tokens_BN, whole.tokens_BN)
     np.testing.assert_array_equal(grown.lengths_B, whole.lengths_B)
     np.testing.assert_allclose(grown.logps_BN, whole.logps_BN, atol=1e-5)

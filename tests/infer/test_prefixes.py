@@ -66,6 +66,9 @@ def test_answers_and_likelihoods_are_those_of_prompts_read_whole(params, monkeyp
     images = [p.patches_PC.tobytes() for batch in read for p in batch if p is not None and len(p.patches_PC)]
     assert len(images) == len(set(images)) == 3
     whole = answer_all(CONFIG, params, asked, shapes=1, **arguments)
+    monkeypatch.setattr(generate_module, "_ROOM", 4)  # of limits up to eleven, so that caches grow
+    grown = answer_all(CONFIG, params, asked, shapes=3, **arguments)
+    assert [answer.tokens for answer in grown] == [answer.tokens for answer in whole]
     assert [answer.tokens for answer in shared] == [answer.tokens for answer in whole]
     assert len({tuple(answer.tokens) for answer in whole}) > 6
     for ours, theirs in zip(shared, whole, strict=True):

@@ -122,10 +122,11 @@ def answer_all(
     pixel is needed. max_new_tokens: one limit for all, or one each. options: of each prompt, the answers whose
     likelihood is wanted, as token ids with their end token, or none. keys_N2: of random numbers (sampling.row_keys).
     rows: most prompts in a batch. shapes: most shapes, each of which costs two to four compilations, and on a CPU one
-    for each number of rows that a batch shrinks to; with one, nothing is shared. ended: see generate. mesh: over which
-    params lie; a batch then has a multiple of its rows. known: answers by number that an earlier call reported (the
-    first process's count): a batch of which all are known is not generated again, and the others are the same batches
-    as they would be without. report: called with the answers of each batch as soon as they are there.
+    for each number of rows that a batch shrinks to and two for each room that its cache grows to; with one, nothing is
+    shared. ended: see generate. mesh: over which params lie; a batch then has a multiple of its rows. known: answers by
+    number that an earlier call reported (the first process's count): a batch of which all are known is not generated
+    again, and the others are the same batches as they would be without. report: called with the answers of each batch
+    as soon as they are there.
     """
     known = known or {}
     there = _agreed(np.array([i in known for i in range(len(prompts))], bool))

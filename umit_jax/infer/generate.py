@@ -1,14 +1,14 @@
 """Generation: prefill the prompts, score options beside them, then one token a step for all rows until all stop.
 
-Compiled programs per shape of Batch and max_new_tokens: `prefill` reads the prompts and fills the cache, `option_logps`
-(score.py) reads it, `decode` is one lax.while_loop over steps that leaves as soon as all rows are done; on a CPU as
-soon as half of them are, which then leave the batch, and it goes on with the others. There the cache has room for few
-new tokens at first, and for more once these are there: every step reads all of it. Where prompts begin alike, as
-questions about one image do, `prefill_prefix` reads what they share once and `prefill_rest`, instead of `prefill`, goes
-on from there in every row. The cache is donated and lives in the loop's carry, so it is updated in place. A new token's
-M-RoPE position, the same on all three axes, is one more than the largest of everything before it (after an image the
-text goes on from its longer side, not from its token count). On a mesh rows lie over (data, fsdp), and heads of the
-cache over tensor.
+Compiled programs per shape of Batch and room for new tokens: `prefill` reads the prompts and fills the cache,
+`option_logps` (score.py) reads it, `decode` is one lax.while_loop over steps that leaves as soon as all rows are done;
+on a CPU as soon as half of them are, which then leave the batch, and it goes on with the others. There the cache has
+room for few new tokens at first, and for more once these are there: every step reads all of it. Where prompts begin
+alike, as questions about one image do, `prefill_prefix` reads what they share once and `prefill_rest`, instead of
+`prefill`, goes on from there in every row. The cache is donated and lives in the loop's carry, so it is updated in
+place. A new token's M-RoPE position, the same on all three axes, is one more than the largest of everything before it
+(after an image the text goes on from its longer side, not from its token count). On a mesh rows lie over (data, fsdp),
+and heads of the cache over tensor.
 """
 
 import functools
@@ -311,7 +311,7 @@ def decode(
     mesh: Mesh | None = None,
 ) -> _State:
     """The state once all rows but `fewer` are done, or have `until` tokens; rows of stopped_B get no more. state is
-    donated, so the cache is never held twice."""
+    donated, so no step holds the cache twice."""
     model = bind(config, params)
     first_slot = state.cache.filled_BT.shape[1] - state.tokens_BN.shape[1]
 
