@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from umit_jax.model.decoder import Caches
+from umit_jax.model.decoder import Caches, as_cached
 
 
 class Cache(NamedTuple):
@@ -28,9 +28,7 @@ class Cache(NamedTuple):
 
 def make_cache(k_LBSKH: jax.Array, v_LBSKH: jax.Array, filled_BS: jax.Array) -> Cache:
     """The cache after a prefill."""
-    return Cache(
-        tuple((k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)) for k, v in zip(k_LBSKH, v_LBSKH, strict=True)), filled_BS
-    )
+    return Cache(tuple(as_cached(k, v) for k, v in zip(k_LBSKH, v_LBSKH, strict=True)), filled_BS)
 
 
 def with_room(cache: Cache, new_slots: int) -> Cache:

@@ -134,8 +134,9 @@ class Decoder(nnx.Module):
         updated = []
         for layer, (k_BKHT, v_BKTH) in zip(layers, caches, strict=True):
             q_B1NH, k_B1KH, v_B1KH = layer.qkv(x_B1D, rope)
-            k_BKHT = _write(k_BKHT, k_B1KH.transpose(0, 2, 3, 1), slot, 3)
-            v_BKTH = _write(v_BKTH, v_B1KH.swapaxes(1, 2), slot, 2)
+            k_BKH1, v_BK1H = as_cached(k_B1KH, v_B1KH)
+            k_BKHT = _write(k_BKHT, k_BKH1, slot, 3)
+            v_BKTH = _write(v_BKTH, v_BK1H, slot, 2)
             attended_BNH = cached_attention(q_B1NH[:, 0], k_BKHT, v_BKTH, filled_BT)
             x_B1D = layer.finish(x_B1D, attended_BNH[:, None])
             updated.append((k_BKHT, v_BKTH))
@@ -157,8 +158,13 @@ class Decoder(nnx.Module):
         for layer, cache in zip(layer_list(self.layers), caches, strict=True):
             q, k, v = layer.qkv(x_BMD, rope)
             x_BMD = layer.finish(x_BMD, branch_attention(q, k, v, cache, filled_BT, branches_BM))
-            own.append((k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)))
+            own.append(as_cached(k, v))
         return self.norm(x_BMD), tuple(own)
+
+
+def as_cached(k_BSKH: jax.Array, v_BSKH: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Keys and values as Caches has them: k_BKHS, v_BKSH."""
+    return k_BSKH.transpose(0, 2, 3, 1), v_BSKH.swapaxes(1, 2)
 
 
 def _write(cache: jax.Array, new: jax.Array, slot: jax.Array, axis: int) -> jax.Array:
